@@ -1,0 +1,73 @@
+"""The command `mai`. One file of this folder is one command; it is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from pathlib import Path
+from typing import cast
+
+import click
+
+from mai import __version__
+from mai.errors import MaiError, UsageError
+
+ORDER = ("scan", "explain", "train", "eval", "export", "calibrate", "data", "weights", "doctor")
+
+
+class Commands(click.Group):
+    """Commands found by file name: `mai/cli/<name>.py` holds `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands: those of ORDER first, in its order."""
+        found = {m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if not m.name.startswith("_")}
+        return [name for name in ORDER if name in found] + sorted(found - set(ORDER))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the file of one command."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        return cast(click.Command, importlib.import_module(f"mai.cli.{cmd_name}").command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by the first line of their module's docstring, read without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _headline(name)) for name in self.list_commands(ctx)])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest command named for an unknown one."""
+        from mai.errors import UnknownNameError
+
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            raise click.UsageError(str(UnknownNameError("command", args[0], self.list_commands(ctx))))
+        return super().resolve_command(ctx, args)
+
+
+def _headline(name: str) -> str:
+    folder = Path(__file__).parent
+    path = folder / f"{name}.py"
+    if not path.exists():
+        path = folder / name / "__init__.py"
+    first = path.read_text("utf-8").split('"""', 2)[1].strip().splitlines()[0]
+    return first.split(": ", 1)[-1]
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mai")
+def group() -> None:
+    """MAI tells AI-generated images from authentic ones and shows the evidence."""
+
+
+def main() -> None:
+    """Entry point: runs a command, turns MaiError into one line on stderr (exit code 2 for wrong use, else 1)."""
+    try:
+        group(prog_name="mai")
+    except MaiError as error:
+        print(f"mai: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

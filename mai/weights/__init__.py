@@ -1,0 +1,130 @@
+"""Weights that ship: one folder a version, `<architecture>_v<major>_<minor>/`, and how they are read.
+
+    model.onnx    the network; input `views` float32 (B, 3, H, W), output `logit` float32 (B,)
+    config.json   format "mai.weights/1": see Weights
+    README.md     the card
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mai.errors import UnknownNameError, WeightsError
+from mai.measure.calibrate import Calibration, OperatingTable
+
+FORMAT = "mai.weights/1"
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Trained numbers with all that is needed to use them.
+
+    Attributes:
+        name: folder name, `resnet_v1_0`.
+        architecture: `resnet`, `pixel` ...
+        folder: where it lies.
+        preprocessing: how a picture becomes the network's views, read by the architecture's detector.
+        calibration: logit of a picture -> score.
+        table: measured thresholds.
+        fpr: false-positive rate of the default operating point.
+        fnr: false-negative rate of the default operating point.
+        config: the whole config.json.
+    """
+
+    name: str
+    architecture: str
+    folder: Path
+    preprocessing: Mapping[str, Any]
+    calibration: Calibration
+    table: OperatingTable
+    fpr: float
+    fnr: float
+    config: Mapping[str, Any]
+
+    @property
+    def model(self) -> Path:
+        """Path of the ONNX file."""
+        return self.folder / "model.onnx"
+
+    def model_bytes(self) -> bytes:
+        """The ONNX file's bytes, checked against the hash that config.json states.
+
+        Raises:
+            WeightsError: the file is missing or is not the one that the card speaks of.
+        """
+        try:
+            data = self.model.read_bytes()
+        except OSError as error:
+            raise WeightsError(f"The weights {self.name} lack {self.model}: {error.strerror}.") from error
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != self.config["sha256"]:
+            raise WeightsError(
+                f"{self.model} is damaged or was replaced: sha256 {digest[:12]}..., config.json says "
+                f"{self.config['sha256'][:12]}... Reinstall mai-identifier, or export the weights again."
+            )
+        return data
+
+
+def available() -> dict[str, Path]:
+    """Name -> folder of all weights in the package."""
+    return {path.parent.name: path.parent for path in sorted(FOLDER.glob("*/config.json"))}
+
+
+def latest(architecture: str) -> str:
+    """Name of the newest shipped weights of an architecture.
+
+    Raises:
+        WeightsError: none ship.
+    """
+    found = [name for name in available() if name.rsplit("_v", 1)[0] == architecture]
+    if not found:
+        raise WeightsError(
+            f"No weights of '{architecture}' are in this installation. Train and export them: "
+            f"mai train {architecture} --data DATA && mai export {architecture} RUN"
+        )
+    return max(found, key=_version)
+
+
+def _version(name: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in name.rsplit("_v", 1)[1].split("_") if part.isdigit())
+
+
+def load(source: str | Path) -> Weights:
+    """Read weights by name (`resnet_v1_0`), by architecture (`resnet`: the newest) or by folder.
+
+    Raises:
+        UnknownNameError: no such name and no such folder.
+        WeightsError: the folder's config.json is missing or cannot be used.
+    """
+    known = available()
+    if isinstance(source, str) and source in known:
+        folder = known[source]
+    elif isinstance(source, str) and any(name.rsplit("_v", 1)[0] == source for name in known):
+        folder = known[latest(source)]
+    elif Path(source).is_dir():
+        folder = Path(source)
+    else:
+        raise UnknownNameError("weights", str(source), known)
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        if config["format"] != FORMAT:
+            raise WeightsError(f"{folder}/config.json has format {config['format']!r}; this MAI reads {FORMAT!r}.")
+        return Weights(
+            name=config["name"],
+            architecture=config["architecture"],
+            folder=folder,
+            preprocessing=config["preprocessing"],
+            calibration=Calibration(**config["calibration"]),
+            table=OperatingTable.from_dict(config["thresholds"]),
+            fpr=config["default"]["fpr"],
+            fnr=config["default"]["fnr"],
+            config=config,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{folder}/config.json cannot be read as weights: {error!r}.") from error
