@@ -36,7 +36,7 @@ Label = Literal["synthetic", "authentic", "inconclusive"]
 """The answer: AI-generated, no sign of AI, cannot tell."""
 
 EvidenceStatus = Literal["ok", "absent", "failed", "skipped"]
-"""ok: it said something. absent: it looked and found nothing. failed: it could not look. skipped: not asked."""
+"""ok: it said something. absent: it looked and found nothing. failed: could not look. skipped: not asked."""
 
 Reason = Literal[
     "signed_provenance",
@@ -64,7 +64,7 @@ class ImageInfo:
     """What the file is, read from its header.
 
     Attributes:
-        format: Pillow's name of the container (`JPEG`, `PNG`, `WEBP`, `AVIF` ...), `array` for pixels in memory.
+        format: Pillow's name of the container (`JPEG`, `PNG`, `WEBP` ...), `array` for pixels in memory.
         width: columns of the upright picture, in pixels.
         height: rows of the upright picture, in pixels.
         n_bytes: size of the encoded file in bytes, None for pixels in memory.
@@ -93,7 +93,7 @@ class Image:
     """One picture on its way through the detectors.
 
     Attributes:
-        path: how people call it (a path, `shard.tar::member.jpg`, `<bytes>`), display form, never opened again.
+        path: how people call it (a path, `shard.tar::member.jpg`, `<bytes>`), display form, not opened again.
         info: header facts.
         data: the encoded bytes, for detectors that read what the file says; None for pixels in memory.
         pixels: uint8 RGB (H, W, 3) 0..255, sRGB, upright; None until decoded.
@@ -170,7 +170,8 @@ class Verdict:
         score: calibrated probability of synthetic of the networks, 0..1; None where no network looked.
         reason: machine-readable why.
         thresholds: the operating point; None where no network looked.
-        edited: True if the file declares an edit with AI, False if it declares that there was none, else None.
+        edited: True if the file declares an edit with AI, False if it declares that there was none.
+        prior: share of synthetic images where the picture comes from, if the person gave one.
     """
 
     label: Label
@@ -178,6 +179,15 @@ class Verdict:
     reason: Reason
     thresholds: Thresholds | None
     edited: bool | None = None
+    prior: float | None = None
+
+    @property
+    def posterior(self) -> float | None:
+        """Probability of synthetic at the given prior; the score itself is for a prior of one half."""
+        if self.prior is None or self.score is None:
+            return None
+        synthetic, authentic = self.score * self.prior, (1 - self.score) * (1 - self.prior)
+        return synthetic / (synthetic + authentic)
 
 
 SCHEMA = "mai.record/1"
@@ -224,7 +234,7 @@ class Record:
     def to_dict(self) -> dict[str, Any]:
         """The row as plain JSON values, in the order of the published schema."""
         verdict = self.verdict
-        return {
+        row = {
             "schema": SCHEMA,
             "path": self.path,
             "status": self.status,
@@ -238,3 +248,6 @@ class Record:
             "message": self.message,
             "seconds": {name: round(value, 6) for name, value in self.seconds.items()},
         }
+        if verdict and verdict.prior is not None:  # only where asked for: the row stays that of mai.record/1
+            row["posterior"] = {"prior": verdict.prior, "score": verdict.posterior}
+        return row

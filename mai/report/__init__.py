@@ -1,0 +1,1 @@
+"""Records -> what a person or a program reads: a table, JSON, JSON Lines, CSV. Nothing here decides."""

@@ -1,0 +1,100 @@
+"""Verdicts in plain words, the same on the terminal, on a page and in a case report."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from mai.measure.calibrate import OperatingTable
+from mai.types import Evidence, Label, Reason, Record, Status, Thresholds
+
+LABELS: dict[Label, str] = {
+    "synthetic": "likely AI-generated",
+    "authentic": "no sign of AI",
+    "inconclusive": "cannot tell",
+}
+
+REASONS: dict[Reason, str] = {
+    "signed_provenance": "signed as AI-generated",
+    "signed_capture": "signed by a trusted camera",
+    "declared_metadata": "its metadata say so (unsigned)",
+    "declared_edit": "declared as edited with AI",
+    "watermark": "carries a generator's watermark",
+    "above_threshold": "above the threshold",
+    "below_threshold": "below the threshold",
+    "low_evidence": "between the thresholds",
+    "low_quality": "too small or too poor to judge",
+    "detectors_disagree": "the detectors disagree",
+    "provenance_conflict": "claims and pixels conflict",
+}
+
+STATUSES: dict[Status, str] = {
+    "ok": "judged",
+    "not_found": "not found",
+    "not_readable": "not readable",
+    "not_a_file": "not a file",
+    "empty": "empty file",
+    "not_an_image": "not an image",
+    "unsupported": "unsupported format",
+    "truncated": "cut off",
+    "too_large": "too large",
+    "timed_out": "timed out",
+    "detector_failed": "detector failed",
+}
+
+
+def verdict_words(record: Record) -> str:
+    """The answer, or why there is none."""
+    if record.label is None:
+        return STATUSES[record.status]
+    return LABELS[record.label] + (" (edited)" if record.verdict and record.verdict.edited else "")
+
+
+def reason_words(record: Record) -> str:
+    """The reason; a signature says whose word it is, and silence is not called a middle."""
+    if record.reason is None:
+        return ""
+    if record.reason == "signed_provenance":
+        trusted = any(_signs_synthesis(e) and e.details.get("state") == "trusted" for e in record.evidence)
+        return f"{REASONS[record.reason]} ({'trusted' if trusted else 'untrusted'} signer)"
+    if record.reason == "low_evidence" and record.score is None:
+        return "the file declares nothing"
+    return REASONS[record.reason]
+
+
+def _signs_synthesis(evidence: Evidence) -> bool:
+    return (
+        evidence.details.get("reason") == "signed_provenance"
+        and evidence.details.get("declares") == "synthetic"
+    )
+
+
+def score_words(score: float | None) -> str:
+    """Two decimals, and never a certainty that rounding made."""
+    if score is None:
+        return "-"
+    return "<0.01" if score < 0.01 else ">0.99" if score > 0.99 else f"{score:.2f}"
+
+
+def share(rate: float) -> str:
+    """A rate as people count: 0.01 is `1 in 100`, 0.05 is `5 in 100`, 0.002 is `2 in 1,000`."""
+    for base in (100, 1000, 10_000):
+        if abs(rate * base - round(rate * base)) < 1e-9 and round(rate * base) >= 1:
+            return f"{round(rate * base)} in {base:,}"
+    near = Fraction(rate).limit_denominator(10_000)
+    return f"{near.numerator} in {near.denominator:,}"
+
+
+def operating_point(point: Thresholds, table: OperatingTable) -> str:
+    """One sentence on what the thresholds mean, with the images that they were measured on."""
+    if point.fpr is None or point.fnr is None:
+        return (
+            f"A score of {point.synthetic:g} or more is called likely AI-generated, as you asked; "
+            "no error rate was measured for this threshold."
+        )
+    return (
+        f"A score of {point.synthetic:.3g} or more is called likely AI-generated: that flags about "
+        f"{share(point.fpr)} of the {table.n_authentic:,} authentic images that it was calibrated on. "
+        f"A score of {point.authentic:.3g} or less is called no sign of AI: about {share(point.fnr)} of the "
+        f"{table.n_synthetic:,} synthetic ones lie there. "
+        f"Measured on {table.data.rstrip('.')}; other images may differ."
+    )
