@@ -167,24 +167,14 @@ def test_csv_is_read_back_and_holds_no_formula() -> None:
     assert [r["path"] for r in read[:-1]] == [safe_cell(name) for name in names]
     for cell in (value for r in read for value in r.values()):
         assert cell[:1] not in ("=", "+", "-", "@", "\t", "\r")
-    assert read[0] | {"sha256": ""} == read[0] | {
-        **{
-            "path": "a.jpg",
-            "status": "ok",
-            "label": "synthetic",
-            "edited": "",
-            "score": "0.97",
-            "fpr": "0.01",
-        },
-        **{
-            "reason": "above_threshold",
-            "threshold_synthetic": "0.91",
-            "threshold_authentic": "0.12",
-            "fnr": "0.05",
-        },
-        **{"evidence": "pixel=0.9700", "format": "JPEG", "width": "1024", "height": "768", "bytes": "181233"},
-        **{"seconds": "0.030000", "message": "", "sha256": ""},
+    expected = {
+        **{"path": "a.jpg", "status": "ok", "label": "synthetic", "edited": "", "score": "0.97"},
+        **{"reason": "above_threshold", "threshold_synthetic": "0.91", "fpr": "0.01"},
+        **{"threshold_authentic": "0.12", "fnr": "0.05", "prior": "", "posterior": ""},
+        **{"evidence": "pixel=0.9700", "format": "JPEG", "width": "1024", "height": "768"},
+        **{"bytes": "181233", "sha256": "ab" * 32, "seconds": "0.030000", "message": ""},
     }
+    assert read[0] == expected
     assert (read[-1]["label"], read[-1]["score"], read[-1]["status"]) == ("", "", "truncated")
 
 

@@ -226,8 +226,11 @@ def test_a_rate_below_the_resolution_is_refused_with_the_smallest_that_can_be_ha
 
 @pytest.mark.parametrize(
     "values",
-    [{"fpr": 0.0}, {"fpr": 1.0}, {"fnr": -1.0}, {"threshold": 0.0}, {"threshold": 1.1}, {"prior": 0.0}]
-    + [{"prior": 1.0}, {"fpr": 0.01, "threshold": 0.5}, {"fpr": float("nan")}, {"threshold": float("nan")}],
+    [
+        *({"fpr": 0.0}, {"fpr": 1.0}, {"fpr": float("nan")}, {"fnr": -1.0}),
+        *({"threshold": 0.0}, {"threshold": 1.1}, {"threshold": float("nan")}),
+        *({"prior": 0.0}, {"prior": 1.0}, {"fpr": 0.01, "threshold": 0.5}),
+    ],
 )
 def test_a_policy_out_of_range_is_refused(values: dict[str, float]) -> None:
     with pytest.raises(UsageError):

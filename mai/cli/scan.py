@@ -1,0 +1,231 @@
+"""mai scan: judge images, folders, globs and shards.
+
+Exit codes: 0 all judged ('cannot tell' is judged), 1 some were not or there was nothing to judge, 2 wrong
+use, 3 a label named by --fail-on was given (goes before 1), 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+import click
+
+if TYPE_CHECKING:
+    from mai.pipeline import Scanner
+    from mai.types import Record
+
+SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+"""Format of --output by its ending, where none is asked for."""
+
+
+class Writer(Protocol):
+    """A format of mai/report/."""
+
+    def write(self, record: Record) -> None: ...  # noqa: D102
+
+    def finish(self) -> None: ...  # noqa: D102
+
+
+@dataclass
+class Tally:
+    """What the exit code and the last line are made of."""
+
+    n: int = 0
+    n_failed: int = 0
+    labels: dict[str, int] = field(default_factory=dict)
+
+    def add(self, record: Record) -> None:
+        """Count one row."""
+        self.n += 1
+        if record.label is None:
+            self.n_failed += 1
+        else:
+            self.labels[record.label] = self.labels.get(record.label, 0) + 1
+
+    def exit_code(self, fail_on: tuple[str, ...]) -> int:
+        """See the head of the module."""
+        if any(self.labels.get(label) for label in fail_on):
+            return 3
+        return 1 if self.n_failed or not self.n else 0
+
+
+@click.command(short_help="Judge images, folders, globs and shards.")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=str))
+@click.option(
+    "--detectors", metavar="A,B", help="Detectors to ask, in this order. Default: all that are ready."
+)
+@click.option(
+    "--fpr", type=float, metavar="RATE", help="Share of authentic images that may be flagged, e.g. 0.01."
+)
+@click.option(
+    "--threshold", type=float, metavar="T", help="Score from which an image counts as AI-generated."
+)
+@click.option(
+    "--prior", type=float, metavar="P", help="Share of AI-generated images at the source; adds a column."
+)
+@click.option("--json", "form", flag_value="json", help="A JSON array.")
+@click.option("--jsonl", "form", flag_value="jsonl", help="One JSON object a line.")
+@click.option("--csv", "form", flag_value="csv", help="CSV with a header.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Its ending sets the format.")
+@click.option(
+    "--workers", type=click.IntRange(1), metavar="N", help="Processes. Default: one a CPU for many files."
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(["synthetic", "inconclusive"]),
+    multiple=True,
+    help="Exit with code 3 if an image gets this label.",
+)
+@click.option("--weights", metavar="DIR", help="Weights in place of the shipped ones: a folder or a name.")
+@click.option(
+    "--trust", type=click.Path(path_type=Path), metavar="FILE", help="PEM file of C2PA trust anchors."
+)
+@click.option(
+    "--max-bytes", type=click.IntRange(1), metavar="N", help="Largest file, in bytes. Default: 64 MiB."
+)
+@click.option(
+    "--max-pixels", type=click.IntRange(1), metavar="N", help="Largest picture. Default: 120 million."
+)
+@click.option("--quiet", is_flag=True, help="Only the results: no progress, no messages.")
+@click.option("--verbose", is_flag=True, help="Each detector's evidence and time.")
+def command(
+    *,
+    paths: tuple[str, ...],
+    detectors: str | None,
+    fpr: float | None,
+    threshold: float | None,
+    prior: float | None,
+    form: str | None,
+    output: Path | None,
+    workers: int | None,
+    fail_on: tuple[str, ...],
+    weights: str | None,
+    trust: Path | None,
+    max_bytes: int | None,
+    max_pixels: int | None,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Say which images are likely AI-generated.
+
+    PATH: an image, a folder, a glob, a tar or Parquet shard, @list.txt for a list in a file, - for a list on
+    standard input.
+
+    Exit codes: 0 all judged, 1 some were not, 2 wrong use, 3 a label of --fail-on was given.
+    """
+    from mai.images.decode import Limits
+    from mai.images.find import find
+    from mai.pipeline import Scanner
+    from mai.scanning.local import scan_local
+
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other.")
+    usual = Limits()
+    limits = Limits(max_bytes or usual.max_bytes, max_pixels or usual.max_pixels)
+    scanner = Scanner(
+        detectors, fpr=fpr, threshold=threshold, prior=prior, limits=limits, weights=weights, trust=trust
+    )
+    if form is None:
+        form = SUFFIXES.get(output.suffix.lower(), "table") if output else "table"
+    tally = Tally()
+    with ExitStack() as stack:
+        stream = _open(stack, output)
+        writer = _writer(form, stream, prior is not None, verbose)
+        # Rows that appear on the terminal are progress enough, and the two would write over each other.
+        progress = _Progress(is_shown=not quiet and not stream.isatty())
+        try:
+            for record in scan_local(
+                find(paths, max_bytes=limits.max_bytes), scanner.settings, workers, scanner
+            ):
+                tally.add(record)
+                writer.write(record)
+                progress.step(tally.n)
+                if record.label is None and not quiet:
+                    progress.tell(record)
+        except KeyboardInterrupt:
+            progress.clear()
+            click.echo(f"mai: Stopped after {tally.n} files.", err=True)
+            raise SystemExit(130) from None
+        writer.finish()
+        progress.clear()
+        if form == "table" and not quiet and tally.n:
+            _summary(writer, scanner, tally)
+    if not tally.n and not quiet:
+        click.echo(
+            "mai: Nothing to judge: no file there is an image by its name or its first bytes.", err=True
+        )
+    sys.exit(tally.exit_code(fail_on))
+
+
+def _open(stack: ExitStack, output: Path | None) -> TextIO:
+    from mai.report.destination import whole_file
+
+    if output is not None and str(output) != "-":
+        return stack.enter_context(whole_file(output))
+    if hasattr(sys.stdout, "reconfigure"):  # names in other scripts must not stop a scan on a C locale
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return sys.stdout
+
+
+def _writer(form: str, stream: TextIO, has_posterior: bool, verbose: bool) -> Writer:
+    if form == "csv":
+        from mai.report.table_csv import Csv
+
+        return Csv(stream)
+    if form == "table":
+        from mai.report.terminal import Table
+
+        return Table(stream, has_posterior=has_posterior, is_verbose=verbose)
+    from mai.report.jsonlines import JsonArray, JsonLines
+
+    return JsonLines(stream) if form == "jsonl" else JsonArray(stream)
+
+
+def _summary(writer: Writer, scanner: Scanner, tally: Tally) -> None:
+    """Counts, and the operating point in plain words."""
+    from mai.report.terminal import Table
+    from mai.report.words import LABELS, operating_point
+
+    if not isinstance(writer, Table):
+        return
+    counts = [f"{n} {LABELS[label]}" for label in LABELS if (n := tally.labels.get(label))]
+    if tally.n_failed:
+        counts.append(f"{tally.n_failed} not judged")
+    writer.say("\n" + f"{tally.n} {'image' if tally.n == 1 else 'images'}: {', '.join(counts)}.")
+    if scanner.thresholds and scanner.measured:
+        writer.say(operating_point(scanner.thresholds, scanner.measured.table))
+    writer.say("A verdict is a signal, not proof.")
+
+
+class _Progress:
+    """A line on stderr that counts, where stderr is a terminal; messages about images go the same way."""
+
+    def __init__(self, is_shown: bool) -> None:
+        self._is_shown = is_shown and sys.stderr.isatty()
+        self._start = self._last = time.monotonic()
+
+    def step(self, n: int) -> None:
+        """Show how far it is, ten times a second at most. There is no total: folders are read as it goes."""
+        now = time.monotonic()
+        if self._is_shown and now - self._last > 0.1:
+            self._last = now
+            sys.stderr.write(f"\r\x1b[2K{n:,} images, {n / (now - self._start):.1f}/s")
+            sys.stderr.flush()
+
+    def tell(self, record: Record) -> None:
+        """One line about an image that could not be judged."""
+        from mai.report.escape import visible
+
+        self.clear()
+        click.echo(f"mai: {visible(record.path)}: {visible(record.message or record.status)}", err=True)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._is_shown:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()

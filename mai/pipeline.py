@@ -1,0 +1,360 @@
+"""The four stages joined: a source -> images/ -> detectors/ -> verdict/ -> a Record.
+
+    import mai
+    record = mai.scan("photo.jpg")
+    scanner = mai.Scanner(["resnet"], fpr=0.01)
+    for record in scanner.scan_many(paths): ...
+
+`mai scan`, the Python API and everything else that judges images goes through the Scanner. It never raises
+for a bad image: that is a Record with a status and a sentence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from mai import weights as weights_room
+from mai.detectors import base
+from mai.detectors.base import Detector, DetectorSettings
+from mai.errors import ImageError, MaiError, UsageError, WeightsError
+from mai.images import decode as decoding
+from mai.images.decode import Limits
+from mai.images.source import Source, display, open_source
+from mai.types import Evidence, Image, ImageInfo, Record, Status, Thresholds
+from mai.verdict.decide import Policy, decide, is_declared, thresholds
+from mai.verdict.fuse import Measured, find_fusion, fuse, load_fusions
+
+DEFAULT: tuple[str, ...] = ("c2pa", "metadata", "watermark", "pixel")
+"""Detectors asked when none are named, as far as they are in the package; `resnet` stands in for `pixel`."""
+
+BATCH = 8
+"""Most images in one call of a detector."""
+
+BATCH_PIXELS = 16_000_000
+"""Pixels after which a batch is closed, so that memory does not grow with the pictures (48 MB of RGB)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanSettings:
+    """All that makes a Scanner, small and picklable: it travels to worker processes. See Scanner."""
+
+    detectors: tuple[str, ...] | None = None
+    fpr: float | None = None
+    threshold: float | None = None
+    prior: float | None = None
+    limits: Limits = field(default_factory=Limits)
+    weights: str | Path | None = None
+    trust: Path | None = None
+    n_threads: int = 1
+
+
+@dataclass(slots=True)
+class _Work:
+    """One image on its way; filled stage by stage."""
+
+    path: str
+    image: Image | None = None
+    error: ImageError | None = None
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def default_detectors() -> tuple[str, ...]:
+    """The detectors asked when none are named: those of DEFAULT that are here and have what they need.
+
+    Raises:
+        WeightsError: neither a network's weights nor any other detector is here.
+    """
+    known = base.names()
+    architectures = {name.rsplit("_v", 1)[0] for name in weights_room.available()}
+    found = [name for name in DEFAULT if name in known and (name != "pixel" or name in architectures)]
+    if "pixel" not in found and "resnet" in known and "resnet" in architectures:
+        found.append("resnet")
+    if not found:
+        weights_room.latest("resnet")  # raises, and says how weights are made
+    return tuple(found)
+
+
+def load_detector(
+    name: str,
+    *,
+    weights: str | Path | None = None,
+    trust: str | Path | None = None,
+    n_threads: int = 1,
+) -> Detector:
+    """Make one detector ready; `detector.look(images)` then gives evidence without a verdict.
+
+    Raises:
+        UnknownNameError: no detector of that name.
+        WeightsError: its weights are missing or damaged.
+        MissingExtraError: a package that it needs is not installed.
+    """
+    folder = weights_room.load(weights).folder if weights is not None else None
+    return base.load(name, DetectorSettings(folder, n_threads, Path(trust) if trust else None))
+
+
+class Scanner:
+    """Judges images with a fixed set of detectors and one operating point. Make it once, use it often."""
+
+    def __init__(
+        self,
+        detectors: Sequence[str] | str | None = None,
+        *,
+        fpr: float | None = None,
+        threshold: float | None = None,
+        prior: float | None = None,
+        limits: Limits | None = None,
+        weights: str | Path | None = None,
+        trust: str | Path | None = None,
+        n_threads: int = 1,
+    ) -> None:
+        """Load the detectors and check that the operating point can be had.
+
+        Args:
+            detectors: names, or one text with commas; the default set if None.
+            fpr: false-positive rate of the synthetic threshold, 0..1; the weights' own if None.
+            threshold: the synthetic threshold itself, above 0 and up to 1, in place of a rate.
+            prior: share of synthetic images where the pictures come from, 0..1; adds a posterior.
+            limits: most bytes and pixels of an image.
+            weights: name or folder of weights in place of the shipped ones.
+            trust: PEM file of C2PA trust anchors in place of the bundled list.
+            n_threads: threads of one inference session.
+
+        Raises:
+            UsageError: a value out of range, an unknown name, a rate too small for the calibration set.
+            WeightsError: a network has no weights, or damaged ones.
+            MissingExtraError: a package that a detector needs is not installed.
+        """
+        self.policy = Policy(fpr=fpr, threshold=threshold, prior=prior)
+        given = weights_room.load(weights) if weights is not None else None
+        names = _names(detectors, given.architecture if given else None)
+        self.settings = ScanSettings(
+            names,
+            fpr,
+            threshold,
+            prior,
+            limits or Limits(),
+            weights,
+            Path(trust) if trust else None,
+            n_threads,
+        )
+        self.detectors: dict[str, Detector] = {}
+        self.weights: dict[str, weights_room.Weights] = {}
+        for name in names:
+            own = given if given is not None and given.architecture == name else None
+            told = DetectorSettings(own.folder if own else None, n_threads, self.settings.trust)
+            detector = base.load(name, told)
+            self.detectors[name] = detector
+            if detector.kind == "network":
+                if detector.weights is None:
+                    raise WeightsError(f"The network '{name}' does not say which weights it uses.")
+                self.weights[name] = own or weights_room.load(detector.weights)
+        if given is not None and given.architecture not in self.weights:
+            raise UsageError(
+                f"The weights {given.name} are for '{given.architecture}', which is not among the detectors "
+                f"{', '.join(names)}. Add it: --detectors {','.join((*names, given.architecture))}"
+            )
+        self.fusions = load_fusions() if len(self.weights) > 1 else {}
+        self._needs_pixels = any(detector.needs == "pixels" for detector in self.detectors.values())
+        self._check_operating_point()
+
+    def _check_operating_point(self) -> None:
+        """Refuse a rate now that would fail at the first image."""
+        if not self.weights and (self.policy.fpr is not None or self.policy.threshold is not None):
+            raise UsageError(
+                "A false-positive rate or a threshold is of a network's score, and no network is among the "
+                f"detectors {', '.join(self.detectors)}."
+            )
+        for measured in (*self.weights.values(), *filter(None, [self.measured])):
+            thresholds(measured, self.policy)
+
+    @property
+    def measured(self) -> Measured | None:
+        """Whose measured thresholds hold when every network looks; None without a network."""
+        networks = list(self.weights.values())
+        return find_fusion(networks, self.fusions) or (networks[0] if networks else None)
+
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """The operating point of this scanner; None without a network."""
+        return thresholds(self.measured, self.policy) if self.measured else None
+
+    def scan(self, source: Source) -> Record:
+        """Judge one image.
+
+        Args:
+            source: a path (taken literally), encoded bytes, a PIL image, or an array uint8 RGB (H, W, 3).
+
+        Raises:
+            UsageError: the source is none of these.
+        """
+        return next(self.scan_many([source]))
+
+    def scan_many(self, sources: Iterable[Source]) -> Iterator[Record]:
+        """Judge images one after another, lazily and in order; memory does not grow with their number.
+
+        Args:
+            sources: see scan; for folders, globs and shards give `mai.images.find.find(...)`.
+
+        Raises:
+            UsageError: a source is of no kind that can be an image.
+        """
+        batch: list[_Work] = []
+        n_pixels = 0
+        for source in sources:
+            work = self._open(source)
+            batch.append(work)
+            if work.image is not None and work.image.pixels is not None:
+                n_pixels += work.image.info.width * work.image.info.height
+            if len(batch) >= BATCH or n_pixels >= BATCH_PIXELS:
+                yield from self._finish(batch)
+                batch, n_pixels = [], 0
+        yield from self._finish(batch)
+
+    def _open(self, source: Source) -> _Work:
+        """Read, and decode if a detector looks at pixels. What goes wrong stands in the work."""
+        work = _Work(display(source))
+        start = perf_counter()
+        try:
+            work.image = open_source(source, self.settings.limits)
+            work.path = work.image.path
+            work.seconds["read"] = perf_counter() - start
+            if self._needs_pixels and work.image.pixels is None:
+                start = perf_counter()
+                work.image = decoding.decode(work.image, self.settings.limits)
+                work.seconds["decode"] = perf_counter() - start
+        except ImageError as error:
+            work.error = error
+        except MemoryError:
+            work.error = ImageError("too_large", "There was not enough memory to decode the image.")
+        except MaiError:
+            raise
+        except Exception as error:  # a reader's own mistake must not stop the scan; it is told in the row
+            work.error = ImageError("unsupported", f"Reading failed unexpectedly: {_sentence(error)}")
+        return work
+
+    def _finish(self, batch: Sequence[_Work]) -> Iterator[Record]:
+        for detector in self.detectors.values():
+            self._look(detector, batch)
+        for work in batch:
+            record = self._record(work)
+            work.image = None  # lets go of the pixels before the next row is asked for
+            yield record
+
+    def _look(self, detector: Detector, batch: Sequence[_Work]) -> None:
+        """Ask one detector about the images that it can look at; bytes are read even of a broken picture."""
+        able = [
+            w
+            for w in batch
+            if w.image is not None and (detector.needs == "bytes" or w.image.pixels is not None)
+        ]
+        if not able:
+            return
+        images = [work.image for work in able if work.image is not None]
+        start = perf_counter()
+        found = _ask(detector, images)
+        each = (perf_counter() - start) / len(able)
+        for work, evidence in zip(able, found, strict=True):
+            work.evidence[detector.name] = evidence
+            work.seconds[detector.name] = each
+
+    def _record(self, work: _Work) -> Record:
+        evidence = self._with_notes(tuple(work.evidence.values()))
+        info = work.image.info if work.image else None
+        if work.error:
+            return _failed(work, evidence, info, work.error.status, str(work.error))
+        if not is_declared(evidence):
+            failed = [e for e in evidence if e.status == "failed"]
+            has_looked = any(
+                e.status == "ok" and e.score is not None for e in evidence if e.detector in self.weights
+            )
+            if (self.weights and not has_looked) or len(failed) == len(evidence):
+                told = " ".join(f"{e.detector}: {e.note}" for e in failed) or "No detector answered."
+                return _failed(work, evidence, info, "detector_failed", told)
+        verdict = decide(evidence, self.weights, self.policy, self.fusions)
+        return Record(work.path, "ok", verdict, evidence, info, None, work.seconds)
+
+    def _with_notes(self, evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
+        """Say it where a network's score is shown but does not enter the verdict's score."""
+        opinion = fuse(evidence, self.weights, self.fusions) if len(self.weights) > 1 else None
+        if opinion is None or not opinion.unweighed:
+            return evidence
+        return tuple(
+            replace(e, note=f"{e.note} Shown, not weighed: no fusion was fitted for these networks.".strip())
+            if e.detector in opinion.unweighed
+            else e
+            for e in evidence
+        )
+
+
+def scan(source: Source, detectors: Sequence[str] | str | None = None, **settings: Any) -> Record:
+    """Judge one image; the detectors stay loaded for the next call with the same settings.
+
+    Args:
+        source: a path, encoded bytes, a PIL image, or an array uint8 RGB (H, W, 3).
+        detectors: see Scanner.
+        settings: the keyword arguments of Scanner.
+
+    Raises:
+        UsageError, WeightsError, MissingExtraError: as Scanner; never for a bad image.
+    """
+    if not isinstance(detectors, str) and detectors is not None:
+        detectors = ",".join(detectors)
+    return _scanner(detectors, **settings).scan(source)
+
+
+@lru_cache(maxsize=4)
+def _scanner(detectors: str | None, **settings: Any) -> Scanner:
+    return Scanner(detectors, **settings)
+
+
+def _names(detectors: Sequence[str] | str | None, architecture: str | None) -> tuple[str, ...]:
+    """The asked names in order, each once; weights without names put their network in the default's place."""
+    if detectors is None:
+        if architecture is None:
+            return default_detectors()
+        known = base.names()
+        return (*(n for n in DEFAULT if n in known and n != "pixel"), architecture)
+    listed = detectors.split(",") if isinstance(detectors, str) else detectors
+    names = tuple(dict.fromkeys(name.strip() for name in listed if name.strip()))
+    if not names:
+        raise UsageError(f"No detector is named. Known: {', '.join(base.names())}.")
+    return names
+
+
+def _ask(detector: Detector, images: Sequence[Image]) -> list[Evidence]:
+    """One Evidence an image, also from a detector that breaks its promise and raises."""
+    try:
+        found = detector.look(images)
+        if len(found) != len(images):
+            raise RuntimeError(f"it gave {len(found)} answers about {len(images)} images")
+        return [_finite(evidence) for evidence in found]
+    except Exception as error:
+        if len(images) > 1:  # find out which image it was, and let the others have their answer
+            return [_ask(detector, [image])[0] for image in images]
+        return [Evidence(detector.name, detector.weights, "failed", note=f"It failed: {_sentence(error)}")]
+
+
+def _finite(evidence: Evidence) -> Evidence:
+    """A score that is no number says nothing, and would pass every comparison with a threshold as false."""
+    if all(value is None or math.isfinite(value) for value in (evidence.logit, evidence.score)):
+        return evidence
+    note = f"The network gave {evidence.logit}, which is no number."
+    return replace(evidence, status="failed", logit=None, score=None, note=note)
+
+
+def _failed(
+    work: _Work, evidence: tuple[Evidence, ...], info: ImageInfo | None, status: Status, message: str
+) -> Record:
+    return Record(work.path, status, None, evidence, info, message, work.seconds)
+
+
+def _sentence(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
