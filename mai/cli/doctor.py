@@ -160,7 +160,7 @@ def detector(name: str) -> dict[str, Any]:
     from time import perf_counter
 
     from mai.errors import MaiError, MissingExtraError, WeightsError
-    from mai.pipeline import Scanner, default_detectors
+    from mai.pipeline import Scanner
 
     try:
         start = perf_counter()
@@ -171,13 +171,20 @@ def detector(name: str) -> dict[str, Any]:
     except MissingExtraError as error:
         return _finding(name, None, str(error))
     except MaiError as error:
-        is_allowed = isinstance(error, WeightsError) and "No weights" in str(error)
-        return _finding(name, None if is_allowed and name not in default_detectors() else False, str(error))
+        # A network that ships none is absent, not broken; `mai scan` tells below whether one is missed.
+        is_absent = isinstance(error, WeightsError) and not _has_weights(name)
+        return _finding(name, None if is_absent else False, str(error))
     if record.status != "ok":
         return _finding(name, False, record.message or record.status)
     used = scanner.detectors[name].weights
     took = f"loaded in {(loaded - start) * 1000:.0f} ms, looked in {(looked - loaded) * 1000:.0f} ms"
     return _finding(name, True, f"{used + ', ' if used else ''}{took}")
+
+
+def _has_weights(name: str) -> bool:
+    from mai.weights import available
+
+    return any(found.rsplit("_v", 1)[0] == name for found in available())
 
 
 def detectors() -> list[dict[str, Any]]:

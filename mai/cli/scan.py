@@ -196,7 +196,8 @@ def _summary(writer: Writer, scanner: Scanner, tally: Tally) -> None:
     counts = [f"{n} {LABELS[label]}" for label in LABELS if (n := tally.labels.get(label))]
     if tally.n_failed:
         counts.append(f"{tally.n_failed} not judged")
-    writer.say("\n" + f"{tally.n} {'image' if tally.n == 1 else 'images'}: {', '.join(counts)}.")
+    writer.say("")
+    writer.say(f"{tally.n} {'image' if tally.n == 1 else 'images'}: {', '.join(counts)}.")
     if scanner.thresholds and scanner.measured:
         writer.say(operating_point(scanner.thresholds, scanner.measured.table))
     writer.say("A verdict is a signal, not proof.")
