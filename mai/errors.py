@@ -43,7 +43,9 @@ class UnknownNameError(UsageError):
         self.kind, self.name, self.known = kind, name, sorted(known)
         near = difflib.get_close_matches(name, self.known, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
-        super().__init__(f"There is no {kind} named '{name}'.{hint} Known: {', '.join(self.known) or 'none'}.")
+        super().__init__(
+            f"There is no {kind} named '{name}'.{hint} Known: {', '.join(self.known) or 'none'}."
+        )
 
 
 class MissingExtraError(MaiError):
@@ -93,4 +95,4 @@ def require(package: str, extra: str, purpose: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name and not (package == error.name or package.startswith(error.name + ".")):
             raise
-        raise MissingExtraError(package.split(".")[0], extra, purpose) from error
+        raise MissingExtraError(package.split(".", maxsplit=1)[0], extra, purpose) from error

@@ -1,0 +1,1 @@
+"""Labelled sets: read, split, audited, decoded once, augmented."""

@@ -59,7 +59,9 @@ class Detector(Protocol):
 def names() -> list[str]:
     """Names of all detectors: the files of this folder, without importing any."""
     folder = str(Path(__file__).parent)
-    return sorted(m.name for m in pkgutil.iter_modules([folder]) if m.name != "base" and not m.name.startswith("_"))
+    return sorted(
+        m.name for m in pkgutil.iter_modules([folder]) if m.name != "base" and not m.name.startswith("_")
+    )
 
 
 def load(name: str, settings: DetectorSettings | None = None) -> Detector:

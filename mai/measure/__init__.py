@@ -1,0 +1,1 @@
+"""What training, evaluation and verdict all measure with."""

@@ -65,7 +65,9 @@ def fit_platt(logits: ArrayLike, labels: ArrayLike, n_steps: int = 100) -> Calib
     y = np.asarray(labels) == 1
     n_pos, n_neg = int(y.sum()), int((~y).sum())
     if not n_pos or not n_neg:
-        raise DataError(f"Calibration needs both classes; there are {n_pos} synthetic and {n_neg} authentic scores.")
+        raise DataError(
+            f"Calibration needs both classes; there are {n_pos} synthetic and {n_neg} authentic scores."
+        )
     if not np.isfinite(z).all():
         raise DataError("Calibration got logits that are not finite numbers.")
     target = np.where(y, (n_pos + 1) / (n_pos + 2), 1 / (n_neg + 2))
@@ -91,7 +93,9 @@ def fit_platt(logits: ArrayLike, labels: ArrayLike, n_steps: int = 100) -> Calib
             break
     slope = float(theta[0]) / scale
     if slope <= 0:
-        raise DataError("On the calibration set the logit does not rise with the label: it cannot be calibrated.")
+        raise DataError(
+            "On the calibration set the logit does not rise with the label: it cannot be calibrated."
+        )
     return Calibration(slope, float(theta[1]) - slope * mean)
 
 

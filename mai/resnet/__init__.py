@@ -1,0 +1,1 @@
+"""The CNN from scratch of the research note, whole."""

@@ -1,0 +1,1 @@
+"""The training road that the architectures share."""

@@ -1,8 +1,8 @@
 """Weights that ship: one folder a version, `<architecture>_v<major>_<minor>/`, and how they are read.
 
-    model.onnx    the network; input `views` float32 (B, 3, H, W), output `logit` float32 (B,)
-    config.json   format "mai.weights/1": see Weights
-    README.md     the card
+model.onnx    the network; input `views` uint8 RGB (B, H, W, 3), output `logit` float32 (B,)
+config.json   format "mai.weights/1": see Weights
+README.md     the card
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ def load(source: str | Path) -> Weights:
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         if config["format"] != FORMAT:
-            raise WeightsError(f"{folder}/config.json has format {config['format']!r}; this MAI reads {FORMAT!r}.")
+            raise WeightsError(
+                f"{folder}/config.json has format {config['format']!r}; this MAI reads {FORMAT!r}."
+            )
         return Weights(
             name=config["name"],
             architecture=config["architecture"],

@@ -1,0 +1,54 @@
+"""`mai export`: Make weights that scan can use of a training run: ONNX, calibration, thresholds, card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("export")
+@click.argument("arch")
+@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--data", required=True, help="The labelled set; its calibration split fits score and thresholds."
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Weights folder.  [default: RUN/ARCH_vMAJOR_MINOR]"
+)
+@click.option("--version", default="1.0", show_default=True, help="Major.minor of the weights.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override one key of the view plan, e.g. n_native=2.",
+)
+def command(
+    arch: str, run: Path, data: str, output: Path | None, version: str, overrides: tuple[str, ...]
+) -> None:
+    """Export the best checkpoint of RUN as weights.
+
+    Checks that onnxruntime and PyTorch agree to 1e-4, fits the calibration and the table of thresholds on the
+    calibration split, measures the validation split, and writes model.onnx, config.json and README.md (the card).
+    """
+    from mai import config
+    from mai.data.sources import read_set
+    from mai.data.split import assign_splits
+    from mai.images.views import ViewPlan
+    from mai.training import architectures
+    from mai.training.shipping import export_run
+
+    architecture = architectures.load(arch)
+    values = config.to_dict(architecture.plan)
+    for text in overrides:
+        config.override(values, text)
+    plan = config.build(ViewPlan, values, where="view plan")
+    name = f"{arch}_v{version.replace('.', '_')}"
+    weights = export_run(
+        architecture, run, assign_splits(read_set(data)), output or run / name, version, plan
+    )
+    size_mb = weights.model.stat().st_size / 1e6
+    click.echo(
+        f"{weights.folder}: {weights.name}, {size_mb:.1f} MB. Try: mai scan PATH --weights {weights.folder}"
+    )

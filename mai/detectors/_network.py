@@ -1,0 +1,126 @@
+"""What the detectors that are networks share: views -> session -> one logit a picture -> calibrated score.
+
+Not a detector itself (its name begins with an underscore).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mai import weights as weights_on_disk
+from mai.detectors.base import DetectorSettings, Kind, Needs
+from mai.errors import WeightsError
+from mai.images.views import ViewPlan, native_views, whole_views
+from mai.types import Evidence, Image
+from mai.weights.session import Session
+
+if TYPE_CHECKING:
+    from mai.types import Pixels
+
+FLAT = 2.0
+"""Standard deviation of pixel values (of 255) under which a picture shows nothing to judge."""
+
+
+class NetworkDetector:
+    """A detector made of shipped weights.
+
+    Raises:
+        WeightsError: the weights are missing, damaged or of another architecture.
+    """
+
+    name: str = ""
+    needs: Needs = "pixels"
+    kind: Kind = "network"
+
+    def __init__(self, settings: DetectorSettings) -> None:
+        self.loaded = weights_on_disk.load(settings.weights or weights_on_disk.latest(self.name))
+        if self.loaded.architecture != self.name:
+            raise WeightsError(
+                f"{self.loaded.folder} holds weights of '{self.loaded.architecture}', not of '{self.name}'."
+            )
+        self.weights: str | None = self.loaded.name
+        self.plan = read_plan(self.loaded.preprocessing)
+        self.session = Session(self.loaded, settings.n_threads)
+
+    def look(self, images: Sequence[Image]) -> list[Evidence]:
+        """One Evidence an image; all their views run as one batch."""
+        views: list[Pixels] = []
+        parts: list[tuple[int, int, str | None]] = []
+        for image in images:
+            problem = self._unfit(image)
+            whole = [] if problem == "no pixels" else whole_views(_pixels(image), self.plan)
+            native = [] if problem == "no pixels" else native_views(_pixels(image), self.plan)
+            parts.append((len(whole), len(native), problem))
+            views += whole + native
+        logits = self.session.logits(np.stack(views)) if views else np.empty(0, np.float32)
+        evidence: list[Evidence] = []
+        start = 0
+        for n_whole, n_native, problem in parts:
+            whole_logits = logits[start : start + n_whole]
+            native_logits = logits[start + n_whole : start + n_whole + n_native]
+            start += n_whole + n_native
+            evidence.append(self._evidence(whole_logits, native_logits, problem))
+        return evidence
+
+    def heat_map(self, image: Image) -> tuple[NDArray[np.float32], Pixels] | None:
+        """Patch logits float32 (h, w) of the middle whole view, and that view; None where the network has no map."""
+        views = whole_views(_pixels(image), self.plan)
+        if "patches" not in self.session.outputs or not views:
+            return None
+        view = views[len(views) // 2]
+        patches = self.session.run(view[None])[1]
+        return None if patches is None else (patches[0], view)
+
+    def _unfit(self, image: Image) -> str | None:
+        if image.pixels is None:
+            return "no pixels"
+        height, width = image.pixels.shape[:2]
+        if min(height, width) < self.plan.min_side_px:
+            return f"the picture is {width} x {height} pixels; below {self.plan.min_side_px} nothing was measured"
+        if float(image.pixels[:: max(1, height // 64), :: max(1, width // 64)].std()) < FLAT:
+            return "the picture is all but one colour"
+        return None
+
+    def _evidence(
+        self, whole: NDArray[np.float32], native: NDArray[np.float32], problem: str | None
+    ) -> Evidence:
+        if not len(whole) and not len(native):
+            return Evidence(
+                self.name, self.weights, status="failed", note="The image has no pixels to look at."
+            )
+        logit = self.plan.combine(whole, native)
+        score = self.loaded.calibration.score(logit)
+        details: dict[str, Any] = {"n_views": len(whole) + len(native)}
+        if len(whole):
+            details["whole_logit"] = round(float(whole.mean()), 4)
+        if len(native):
+            details["native_logit"] = round(float(native.mean()), 4)
+        note = f"The network {self.weights} gives a score of {score:.2f} for synthetic."
+        if problem:
+            details |= {"low_quality": True, "problem": problem}
+            note += f" It does not count: {problem}."
+        return Evidence(
+            self.name, self.weights, logit=round(logit, 6), score=round(score, 6), note=note, details=details
+        )
+
+
+def _pixels(image: Image) -> Pixels:
+    if image.pixels is None:
+        raise ValueError(f"{image.path} was not decoded")
+    return image.pixels
+
+
+def read_plan(values: Mapping[str, Any]) -> ViewPlan:
+    """The `preprocessing` of a config.json.
+
+    Raises:
+        WeightsError: a key is missing or unknown.
+    """
+    try:
+        return ViewPlan(**values)
+    except TypeError as error:
+        raise WeightsError(f"The preprocessing of these weights cannot be read: {error}.") from error

@@ -1,0 +1,122 @@
+"""The square views of a picture that a network sees: the same code in training, export, evaluation and use.
+
+Shape gives the class away in most sets (synthetic pictures are square far more often), so every view is a square
+window; nothing is ever squashed. Two kinds, because a picture tells two things:
+
+- `whole`: the picture made small (short side to `short_px`), then square windows along the long side: what it shows.
+- `native`: windows at the picture's own resolution: the traces that its making left.
+
+Only numpy and Pillow: a plain install uses it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image as PILImage
+
+if TYPE_CHECKING:
+    from mai.types import Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class ViewPlan:
+    """Which views of a picture are made.
+
+    Attributes:
+        size_px: side of the square that the network sees.
+        whole_short_px: short side that the picture is made small to before whole windows are cut; 0: no whole views.
+        n_whole: most whole windows, spread along the long side.
+        native_px: side of a native window before it becomes size_px; 0: no native views.
+        n_native: most native windows.
+        whole_weight: weight of the mean whole logit in the picture's logit, 0..1; the native mean has the rest.
+        min_side_px: short side under which a picture is too small to be judged.
+    """
+
+    size_px: int
+    whole_short_px: int
+    n_whole: int
+    native_px: int
+    n_native: int
+    whole_weight: float = 0.5
+    min_side_px: int = 64
+
+    def combine(self, whole: ArrayLike, native: ArrayLike) -> float:
+        """One logit a picture from the logits of its views: the mean of each kind, weighted.
+
+        Raises:
+            ValueError: there is no view of either kind.
+        """
+        w, n = np.asarray(whole, np.float64), np.asarray(native, np.float64)
+        if not w.size and not n.size:
+            raise ValueError("no views")
+        if not n.size or not w.size:
+            return float(w.mean() if w.size else n.mean())
+        return float(self.whole_weight * w.mean() + (1 - self.whole_weight) * n.mean())
+
+
+def resize(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Resize with an antialiased cubic kernel (Pillow BICUBIC; boxes of whole pixels first when far smaller).
+
+    Args:
+        pixels: uint8 RGB (H, W, 3).
+        height: rows wanted.
+        width: columns wanted.
+    """
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    image = PILImage.fromarray(pixels)
+    return np.asarray(image.resize((width, height), PILImage.Resampling.BICUBIC, reducing_gap=2.0))
+
+
+def shrink_short_side(pixels: Pixels, short_px: int) -> Pixels:
+    """Resize so that the short side is `short_px`, the shape kept."""
+    height, width = pixels.shape[:2]
+    scale = short_px / min(height, width)
+    return resize(pixels, max(short_px, round(height * scale)), max(short_px, round(width * scale)))
+
+
+def square_at(pixels: Pixels, side: int, y: float, x: float) -> Pixels:
+    """Cut a square of `side` pixels at relative position (y, x), 0 top/left .. 1 bottom/right.
+
+    A picture smaller than the square gives its largest square at that position.
+    """
+    height, width = pixels.shape[:2]
+    side = min(side, height, width)
+    top, left = round((height - side) * y), round((width - side) * x)
+    return pixels[top : top + side, left : left + side]
+
+
+def whole_views(pixels: Pixels, plan: ViewPlan) -> list[Pixels]:
+    """Whole windows of a picture, each uint8 (size_px, size_px, 3); one if it is square, up to n_whole if long."""
+    if not plan.whole_short_px or not plan.n_whole:
+        return []
+    small = shrink_short_side(pixels, plan.whole_short_px)
+    height, width = small.shape[:2]
+    n = 1 if max(height, width) < 1.2 * min(height, width) else plan.n_whole
+    steps = [0.5] if n == 1 else [i / (n - 1) for i in range(n)]
+    windows = [square_at(small, min(height, width), s, s) for s in steps]
+    return [resize(window, plan.size_px, plan.size_px) for window in windows]
+
+
+NATIVE_PLACES: tuple[tuple[float, float], ...] = (
+    (0.5, 0.5),
+    (0.25, 0.25),
+    (0.75, 0.75),
+    (0.25, 0.75),
+    (0.75, 0.25),
+)
+"""Where native windows are cut, (y, x), the middle first."""
+
+
+def native_views(pixels: Pixels, plan: ViewPlan) -> list[Pixels]:
+    """Native windows of a picture, each uint8 (size_px, size_px, 3); fewer if it is hardly larger than one."""
+    if not plan.native_px or not plan.n_native:
+        return []
+    roomy = min(pixels.shape[:2]) >= 1.5 * plan.native_px
+    places = NATIVE_PLACES[: plan.n_native] if roomy else NATIVE_PLACES[:1]
+    windows = [square_at(pixels, plan.native_px, y, x) for y, x in places]
+    return [resize(window, plan.size_px, plan.size_px) for window in windows]

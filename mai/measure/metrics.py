@@ -1,0 +1,123 @@
+"""What a detector is measured with. scikit-learn computes what it has; the rest stands here, small and tested.
+
+Scores are one a picture. Intervals come from a bootstrap over sources, since pictures of one source are alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mai.errors import require
+
+Metric = Callable[[NDArray[np.float64], NDArray[np.bool_]], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure with its 95 % interval.
+
+    Attributes:
+        value: on all pictures.
+        low: 2.5 % quantile over resampled sources.
+        high: 97.5 % quantile.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def to_list(self) -> list[float]:
+        """Value, low, high, rounded to four places."""
+        return [round(float(v), 4) for v in (self.value, self.low, self.high)]
+
+
+def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Area under the ROC curve; nan when a class is missing."""
+    metrics = require("sklearn.metrics", "train", "Measuring")
+    y = np.asarray(labels, bool)
+    return float(metrics.roc_auc_score(y, np.asarray(scores))) if y.any() and not y.all() else float("nan")
+
+
+def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Area under the precision-recall curve (average precision); nan when a class is missing."""
+    metrics = require("sklearn.metrics", "train", "Measuring")
+    y = np.asarray(labels, bool)
+    return (
+        float(metrics.average_precision_score(y, np.asarray(scores)))
+        if y.any() and not y.all()
+        else float("nan")
+    )
+
+
+def tpr_at_fpr(scores: ArrayLike, labels: ArrayLike, fpr: float) -> float:
+    """Share of synthetic caught at the strictest threshold on this set that flags at most `fpr` of authentic.
+
+    An oracle figure: the threshold is chosen on the set it is measured on.
+    """
+    s, y = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    if not y.any() or y.all():
+        return float("nan")
+    negatives = np.sort(s[~y])[::-1]
+    allowed = int(np.floor(fpr * len(negatives) + 1e-9))
+    return float((s[y] > negatives[allowed]).mean()) if allowed < len(negatives) else 1.0
+
+
+def balanced_accuracy(flags: ArrayLike, labels: ArrayLike) -> float:
+    """Mean of the share of synthetic flagged and the share of authentic not flagged."""
+    f, y = np.asarray(flags, bool), np.asarray(labels, bool)
+    return float((f[y].mean() + (~f[~y]).mean()) / 2) if y.any() and not y.all() else float("nan")
+
+
+def ece(scores: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> float:
+    """Expected calibration error over equally wide bins, each class weighing one half.
+
+    Source: Guo et al., On calibration of modern neural networks, arXiv 1706.04599; class-balanced because scores are
+    for a prior of one half.
+    """
+    s, y = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    if not y.any() or y.all():
+        return float("nan")
+    weight = np.where(y, 0.5 / y.sum(), 0.5 / (~y).sum())
+    bins = np.minimum((s * n_bins).astype(int), n_bins - 1)
+    total = np.bincount(bins, weight, n_bins)
+    gap = np.bincount(bins, weight * s, n_bins) - np.bincount(bins, weight * y, n_bins)
+    return float(np.abs(gap).sum() / total.sum())
+
+
+def bootstrap(
+    metric: Metric, scores: ArrayLike, labels: ArrayLike, sources: Sequence[str], n: int = 1000, seed: int = 0
+) -> Interval:
+    """A metric with its 95 % interval over sources.
+
+    Sources are drawn with replacement (class by class, so that both stay present), with all their pictures.
+
+    Args:
+        metric: of (scores, labels).
+        scores: (N,) one a picture.
+        labels: (N,) 1 synthetic, 0 authentic.
+        sources: (N,) the unit of drawing.
+        n: draws.
+        seed: of the draws.
+    """
+    s, y = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    units: list[list[NDArray[np.int64]]] = []
+    for wanted in (True, False):
+        groups: dict[str, list[int]] = {}
+        for i in np.flatnonzero(y == wanted):
+            groups.setdefault(sources[i], []).append(int(i))
+        units.append([np.array(group, np.int64) for _, group in sorted(groups.items())])
+    rng = np.random.default_rng(seed)
+    values = np.empty(n)
+    for k in range(n):
+        picks = [unit[j] for unit in units if unit for j in rng.integers(len(unit), size=len(unit))]
+        index = np.concatenate(picks)
+        values[k] = metric(s[index], y[index])
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return Interval(metric(s, y), float(low), float(high))

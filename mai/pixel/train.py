@@ -1,0 +1,40 @@
+"""`mai train pixel`: what the shared loop needs to know of the default network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mai.images.views import ViewPlan
+from mai.training.architectures import Architecture
+from mai.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+
+def build(recipe: Recipe) -> torch.nn.Module:
+    """The network, from ImageNet weights, from scratch or from given weights."""
+    from mai.pixel.model import Pixel, load_imagenet
+    from mai.training.start import fill, read_state
+
+    model = Pixel(recipe.dropout)
+    if recipe.init == "imagenet":
+        load_imagenet(model)
+    elif recipe.init != "scratch":
+        fill(model, read_state(recipe.init), recipe.init)
+    return model
+
+
+def with_patches(model: torch.nn.Module) -> torch.nn.Module:
+    """The network with two outputs, logit (B,) and patches (B, h, w); the logit is the mean of the patches."""
+    from mai.pixel.model import Patches
+
+    return Patches(model)
+
+
+ARCHITECTURE = Architecture(
+    name="pixel",
+    build=build,
+    with_patches=with_patches,
+    plan=ViewPlan(size_px=160, whole_short_px=240, n_whole=1, native_px=160, n_native=1, whole_weight=0.6),
+)

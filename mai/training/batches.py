@@ -1,0 +1,65 @@
+"""Draws -> batches of uint8 views, made in worker processes beside the training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mai.data.augment import Augmentation, augment
+from mai.data.store import Store
+from mai.training.sampler import Draw
+
+if TYPE_CHECKING:
+    import torch
+
+
+class AugmentedViews:
+    """A map-style torch data set whose keys are lists of draws and whose items are whole batches."""
+
+    def __init__(self, store: Store, size_px: int, how: Augmentation) -> None:
+        self.store, self.size_px, self.how = store, size_px, how
+
+    def __getitem__(self, draws: Sequence[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views uint8 (B, S, S, 3) and labels float32 (B,)."""
+        import torch
+
+        views = np.empty((len(draws), self.size_px, self.size_px, 3), np.uint8)
+        for i, draw in enumerate(draws):
+            pixels = self.store.read(self.store.views[draw.view])
+            views[i] = augment(pixels, np.random.default_rng(draw.seed), self.size_px, self.how)
+        labels = np.fromiter((draw.label for draw in draws), np.float32, len(draws))
+        return torch.from_numpy(views), torch.from_numpy(labels)
+
+
+def _start_worker(_: int) -> None:
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def batches(
+    views: AugmentedViews, plan: Sequence[Sequence[Draw]], n_workers: int
+) -> Iterator[tuple[Any, Any]]:
+    """All batches of `plan`, in order, whatever the number of workers.
+
+    Args:
+        views: makes the batches.
+        plan: the draws of each batch.
+        n_workers: processes beside this one; 0 makes the batches here.
+    """
+    from torch.utils.data import DataLoader
+
+    loader: DataLoader[Any] = DataLoader(
+        views,  # type: ignore[arg-type]  # its keys are lists of draws, batches come ready
+        sampler=list(plan),
+        batch_size=None,
+        num_workers=n_workers,
+        prefetch_factor=3 if n_workers else None,
+        worker_init_fn=_start_worker,
+        multiprocessing_context="fork" if n_workers else None,
+    )
+    yield from loader

@@ -1,0 +1,254 @@
+"""A run -> weights that ship: ONNX, calibration, thresholds, measured figures, card, hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mai import config as configuration
+from mai import weights as weights_on_disk
+from mai.errors import DataError, TrainingError, UsageError
+from mai.images.views import ViewPlan
+from mai.measure.calibrate import fit_platt, operating_table
+from mai.training import checkpoint, evaluation, start
+from mai.training.architectures import Architecture
+from mai.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from mai.data.sources import LabelledSet
+    from mai.weights import Weights
+
+DEFAULT_FPR, DEFAULT_FNR = 0.01, 0.05
+
+
+def export_run(
+    architecture: Architecture,
+    run: Path,
+    labelled: LabelledSet,
+    output: Path,
+    version: str,
+    plan: ViewPlan | None = None,
+) -> Weights:
+    """Make a weights folder of a run's best checkpoint.
+
+    The calibration split fits logit -> score and the thresholds; the validation split, if there is one, is measured
+    and written on the card. Neither touches the weights.
+
+    Args:
+        architecture: of the run.
+        run: folder with `best.pt`.
+        labelled: a set with a calibration split.
+        output: folder to make.
+        version: `1.0`.
+        plan: how pictures become views; the architecture's own by default.
+
+    Raises:
+        TrainingError: no checkpoint, another architecture, or the ONNX file differs from PyTorch by over 1e-4.
+        DataError: the set has no calibration split with both classes.
+        UsageError: the version is not `major.minor`.
+    """
+    from mai.training.onnx_export import export, shipped_form
+
+    if version.count(".") != 1 or not version.replace(".", "").isdigit():
+        raise UsageError(f"A version is major.minor, for example 1.0; not '{version}'.")
+    state = checkpoint.load(run / "best.pt")
+    if state["architecture"] != architecture.name:
+        raise TrainingError(f"{run} holds a run of '{state['architecture']}', not of '{architecture.name}'.")
+    plan = plan or architecture.plan
+    recipe = configuration.build(Recipe, {**state["recipe"], "init": "scratch"})
+    model = architecture.build(recipe)
+    start.fill(model, state["average"] or state["model"], str(run))
+    model.eval()
+    if architecture.with_patches:
+        model = architecture.with_patches(model)
+    name = f"{architecture.name}_v{version.replace('.', '_')}"
+    output.mkdir(parents=True, exist_ok=True)
+    outputs = ["logit", "patches"] if architecture.with_patches else ["logit"]
+    difference = export(shipped_form(model), outputs, plan.size_px, output / "model.onnx")
+    start.save_average(state, output / start.AVERAGE)
+    values: dict[str, Any] = {
+        "format": weights_on_disk.FORMAT,
+        "name": name,
+        "architecture": architecture.name,
+        "created": datetime.now(UTC).date().isoformat(),
+        "sha256": hashlib.sha256((output / "model.onnx").read_bytes()).hexdigest(),
+        "onnx_difference": difference,
+        "preprocessing": configuration.to_dict(plan),
+        "trained": {key: state[key] for key in ("recipe", "fingerprint", "data", "versions", "epoch")},
+    }
+    return calibrate_folder(output, values, labelled)
+
+
+def calibrate_folder(folder: Path, values: dict[str, Any], labelled: LabelledSet) -> Weights:
+    """Fit calibration and thresholds, measure, and write config.json and the card of a weights folder."""
+    plan = ViewPlan(**values["preprocessing"])
+    placeholder = {"slope": 1.0, "offset": 0.0}
+    blank = {"synthetic": [], "authentic": [], "n_synthetic": 0, "n_authentic": 0, "data": ""}
+    _write(
+        folder,
+        {**values, "calibration": placeholder, "thresholds": blank, "default": {"fpr": 0.5, "fnr": 0.5}},
+    )
+    logits = session_logits(weights_on_disk.load(folder))
+    rows = split_rows(labelled, "calibration")
+    scored = evaluation.score_rows(rows, logits, plan, "aligned")
+    raw = scored.logits(plan)
+    calibration = fit_platt(raw, scored.labels)
+    table = operating_table(
+        [calibration.score(z) for z in raw],
+        scored.labels,
+        f"{labelled.name}, calibration split, aligned protocol, {len(set(scored.sources))} sources",
+    )
+    values = {
+        **values,
+        "calibration": calibration.to_dict(),
+        "thresholds": table.to_dict(),
+        "default": {
+            "fpr": _resolved(table.synthetic, DEFAULT_FPR),
+            "fnr": _resolved(table.authentic, DEFAULT_FNR),
+        },
+    }
+    _write(folder, values)
+    weights = weights_on_disk.load(folder)
+    measured = {}
+    if any(row.split == "validation" for row in labelled.rows):
+        measured = measure(weights, labelled, "validation")
+    _write(folder, {**values, "measured": measured})
+    (folder / "README.md").write_text(card({**values, "measured": measured}), "utf-8")
+    return weights_on_disk.load(folder)
+
+
+def _resolved(points: Any, wanted: float) -> float:
+    if not points:
+        raise DataError("The calibration split is too small for any threshold.")
+    return float(max(wanted, points[0].rate))
+
+
+def _write(folder: Path, values: Mapping[str, Any]) -> None:
+    temporary = folder / "config.json.tmp"
+    temporary.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+    temporary.replace(folder / "config.json")
+
+
+def session_logits(weights: Weights, n_threads: int = 0) -> evaluation.Logits:
+    """The weights' network as a function of views; n_threads 0: all processors."""
+    import os
+
+    from mai.weights.session import Session
+
+    return Session(weights, n_threads or os.cpu_count() or 1).logits
+
+
+def split_rows(labelled: LabelledSet, split: str | None, views: tuple[str, ...] | None = None) -> list[Any]:
+    """Rows of a split (None: all); without `views`, the evaluation-only view `web` is left out.
+
+    Raises:
+        DataError: there are none.
+    """
+    chosen = [
+        row
+        for row in labelled.rows
+        if (split is None or row.split == split) and (row.view in views if views else row.view != "web")
+    ]
+    if not chosen:
+        raise DataError(
+            f"{labelled.name} has no rows in split '{split}'"
+            + (f" of view {', '.join(views)}." if views else ".")
+        )
+    return chosen
+
+
+def measure(weights: Weights, labelled: LabelledSet, split: str | None) -> dict[str, Any]:
+    """Figures of a split under both protocols, and of its `web` view as stored if it has one."""
+    plan = ViewPlan(**weights.preprocessing)
+    logits = session_logits(weights)
+    threshold = weights.table.at_fpr(weights.fpr).score
+    rows = split_rows(labelled, split)
+    result: dict[str, Any] = {
+        "data": labelled.name,
+        "fingerprint": labelled.fingerprint,
+        "split": split,
+        "fpr": weights.fpr,
+    }
+    for protocol in ("native", "aligned"):
+        scored = evaluation.score_rows(rows, logits, plan, protocol)
+        result[protocol] = evaluation.report(scored, plan, weights.calibration, threshold)
+    if any(row.view == "web" and row.split == split for row in labelled.rows):
+        scored = evaluation.score_rows(split_rows(labelled, split, ("web",)), logits, plan, "native")
+        result["web"] = evaluation.report(scored, plan, weights.calibration, threshold)
+    return result
+
+
+FIGURES = (
+    ("auroc", "AUROC"),
+    ("average_precision", "average precision"),
+    ("balanced_accuracy", "balanced accuracy at the fixed threshold"),
+    ("recall", "synthetic called synthetic at the fixed threshold"),
+    ("flagged", "authentic called synthetic at the fixed threshold"),
+    ("tpr_at_5_fpr_oracle", "TPR@5%FPR (oracle threshold)"),
+    ("tpr_at_1_fpr_oracle", "TPR@1%FPR (oracle threshold)"),
+    ("ece", "ECE (15 bins, class-balanced)"),
+)
+
+
+def card(values: Mapping[str, Any]) -> str:
+    """The figures of a weights folder as Markdown; what they mean stands in the architecture's README."""
+    trained, measured = values["trained"], values["measured"]
+    lines = [
+        f"# {values['name']}",
+        "",
+        f"Figures of these weights, written by `mai export {values['architecture']}` on {values['created']}. What the",
+        f"network is, what it was trained on and what it cannot do: `mai/{values['architecture']}/README.md`.",
+        "",
+        f"Trained on {trained['data']} (fingerprint {trained['fingerprint'][:16]}), {trained['epoch']} epochs, seed "
+        f"{trained['recipe']['run']['seed']}, MAI {trained['versions']['mai']}, torch {trained['versions']['torch']}. "
+        f"ONNX against PyTorch: {values['onnx_difference']:.1e}. sha256 {values['sha256'][:16]}.",
+        "",
+    ]
+    table = values["thresholds"]
+    lines += [
+        f"Calibration and thresholds: {table['data']}, {table['n_synthetic']} synthetic and {table['n_authentic']} "
+        f"authentic pictures. Default: {values['default']['fpr']:.0%} false positives, "
+        f"{values['default']['fnr']:.0%} false negatives.",
+        "",
+    ]
+    if measured:
+        lines += _figures(measured, values["architecture"])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _figures(measured: Mapping[str, Any], architecture: str) -> list[str]:
+    columns = [name for name in ("aligned", "native", "web") if name in measured]
+    lines = [
+        f"## Measured on {measured['data']}, {measured['split']} split",
+        "",
+        f"`mai eval {architecture} --data DATA --split {measured['split']}`; one score a picture; brackets: "
+        "95 % interval, bootstrap over sources. Threshold fixed beforehand on the calibration split "
+        f"({measured['fpr']:.0%} false positives there).",
+        "",
+        "| | " + " | ".join(columns) + " |",
+        "|---|" + "---|" * len(columns),
+        "| synthetic / authentic pictures | "
+        + " | ".join(f"{measured[c]['n_synthetic']} / {measured[c]['n_authentic']}" for c in columns)
+        + " |",
+    ]
+    for key, title in FIGURES:
+        cells = [measured[c].get(key) for c in columns]
+        lines.append(
+            f"| {title} | "
+            + " | ".join(f"{v[0]:.3f} [{v[1]:.3f}, {v[2]:.3f}]" if v else "" for v in cells)
+            + " |"
+        )
+    for name, title in (("generators", "generator"), ("sources", "source"), ("contents", "kind of content")):
+        groups = [g for g in measured["aligned"][name] if g["n"] >= evaluation.LEAST_GROUP]
+        lines += ["", f"### Aligned, per {title} (20 pictures or more)", ""]
+        lines += [f"| {title} | class | n | called synthetic | AUROC |", "|---|---|---|---|---|"]
+        lines += [
+            f"| {g['name']} | {g['label']} | {g['n']} | {g['called_synthetic']:.2f} | "
+            f"{g.get('auroc_against_other_class', float('nan')):.2f} |"
+            for g in groups
+        ]
+    return lines

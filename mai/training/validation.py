@@ -1,0 +1,106 @@
+"""Scores on the validation split under the aligned protocol, one a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mai.data.augment import aligned
+from mai.data.store import Store
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedViews:
+    """Views made once by the aligned protocol, and whose they are.
+
+    Attributes:
+        views: uint8 (N, S, S, 3).
+        kinds: (N,) `whole` or `crop`.
+        picture: (N,) index in `images`.
+        images: (P,) names of the pictures.
+        labels: (P,) 1 synthetic, 0 authentic.
+        sources: (P,).
+        generators: (P,) empty for authentic ones.
+        contents: (P,) kind of content, empty where the set does not say.
+    """
+
+    views: NDArray[np.uint8]
+    kinds: NDArray[np.str_]
+    picture: NDArray[np.int64]
+    images: list[str]
+    labels: NDArray[np.int64]
+    sources: list[str]
+    generators: list[str]
+    contents: list[str]
+
+    def per_picture(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mean logit of each picture's views, (N,) -> (P,)."""
+        total = np.bincount(self.picture, logits, len(self.images))
+        return total / np.bincount(self.picture, minlength=len(self.images))
+
+
+def aligned_views(
+    store: Store, rows: Sequence[int], size_px: int, seed: int = 0, most: int = 0
+) -> AlignedViews:
+    """Make the aligned views of the given rows; each view's draws depend only on the seed and the picture's name.
+
+    Args:
+        store: the decoded set.
+        rows: indices of rows.
+        size_px: side of the squares.
+        seed: of the draws.
+        most: keep at most this many views, spread evenly; 0: all.
+    """
+    import zlib
+
+    allowed = set(rows)
+    chosen = [view for view in store.views if view.row in allowed]
+    if most and len(chosen) > most:
+        chosen = [chosen[round(i * (len(chosen) - 1) / (most - 1))] for i in range(most)]
+    index: dict[str, int] = {}
+    firsts: list[int] = []
+    views = np.empty((len(chosen), size_px, size_px, 3), np.uint8)
+    picture = np.empty(len(chosen), np.int64)
+    for i, view in enumerate(chosen):
+        row = store.rows[view.row]
+        if row.image not in index:
+            index[row.image] = len(index)
+            firsts.append(view.row)
+        name = zlib.crc32(f"{row.image.rsplit('/', 1)[-1]}:{view.kind}".encode())
+        views[i], _ = aligned(store.read(view), np.random.default_rng([seed, name]), size_px)
+        picture[i] = index[row.image]
+    facts = [store.rows[i] for i in firsts]
+    return AlignedViews(
+        views=views,
+        kinds=np.array([view.kind for view in chosen]),
+        picture=picture,
+        images=list(index),
+        labels=np.array([row.label for row in facts], np.int64),
+        sources=[row.source or row.image for row in facts],
+        generators=[row.generator or "" for row in facts],
+        contents=[row.content or "" for row in facts],
+    )
+
+
+def score_views(
+    model: torch.nn.Module, views: NDArray[np.uint8], device: str, batch_size: int = 64
+) -> NDArray[np.float64]:
+    """Logits (N,) of uint8 views (N, S, S, 3), in evaluation mode, fp32."""
+    import torch
+
+    was_training = model.training
+    model.eval()
+    out = np.empty(len(views), np.float64)
+    with torch.inference_mode():
+        for start in range(0, len(views), batch_size):
+            batch = torch.from_numpy(views[start : start + batch_size]).to(device)
+            out[start : start + batch_size] = model(batch).float().cpu().numpy()
+    model.train(was_training)
+    return out

@@ -1,0 +1,59 @@
+"""Shipped weights at work: onnxruntime on any CPU, a GPU if its package is installed and asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mai.errors import WeightsError
+
+if TYPE_CHECKING:
+    from mai.weights import Weights
+
+
+class Session:
+    """One network ready to run.
+
+    Args:
+        weights: what to run; its hash is checked.
+        n_threads: of one run.
+
+    Raises:
+        WeightsError: the file is damaged or onnxruntime cannot read it.
+    """
+
+    def __init__(self, weights: Weights, n_threads: int = 1) -> None:
+        import onnxruntime as ort
+
+        data = weights.model_bytes()
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = n_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise WeightsError(
+                f"onnxruntime {ort.__version__} cannot run {weights.model}: {error}"
+            ) from error
+        self.outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, views: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Logits and, where the network has one, the map of patch logits.
+
+        Args:
+            views: uint8 RGB (B, S, S, 3).
+
+        Returns:
+            logits float32 (B,), patches float32 (B, h, w) or None.
+        """
+        results: list[Any] = self._session.run(None, {"views": views})
+        named = dict(zip(self.outputs, results, strict=True))
+        return named["logit"], named.get("patches")
+
+    def logits(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits float32 (B,) of uint8 views (B, S, S, 3)."""
+        return self.run(views)[0]
