@@ -87,7 +87,8 @@ def decode(image: Image, limits: Limits = DEFAULT_LIMITS) -> Image:
     kind = pillow.openable_kind(image.data, image.path)
     with pillow.translated(kind, image.data, "pixels"), pillow.quiet_pillow():
         picture = pillow.open_lazily(kind, image.data, limits.max_pixels)
-        picture.load()
+        with pillow.quiet_libtiff(kind):
+            picture.load()
         pillow.check_pixels(picture.size, limits.max_pixels)
         pixels = colour.to_pixels(picture, pillow.orientation(picture, kind, image.data))
     height, width = pixels.shape[:2]

@@ -169,11 +169,31 @@ def is_cut(kind: str, data: bytes) -> bool:
     if kind == "BMP":
         return size < int.from_bytes(data[2:6], "little")
     if kind == "TIFF":
-        order: str = "<" if data[:2] == b"II" else ">"
-        return size < 8 or size <= struct.unpack_from(order + "I", data, 4)[0]
+        return _is_tiff_cut(data)
     if data[:2] == b"\xff\x4f":
         return not data.endswith(b"\xff\xd9")
     return _is_box_cut(data)
+
+
+def _is_tiff_cut(data: bytes) -> bool:
+    """True if the first directory of a TIFF, or what it points at, lies behind the end (TIFF 6.0, section 2)."""
+    order = "<" if data[:2] == b"II" else ">"
+    try:
+        start = struct.unpack_from(order + "I", data, 4)[0]
+        count = struct.unpack_from(order + "H", data, start)[0]
+        facts: dict[int, int] = {}
+        for index in range(count):
+            tag, kind, n, value = struct.unpack_from(order + "HHII", data, start + 2 + 12 * index)
+            n_bytes = n * {2: 1, 3: 2, 4: 4, 5: 8}.get(kind, 1)
+            if n_bytes > 4 and value + n_bytes > len(data):
+                return True
+            # A short stands in the first half of the four bytes.
+            facts[tag] = value >> 16 if kind == 3 and order == ">" else value
+            if tag in {273, 279} and n != 1:
+                facts.pop(tag)
+    except struct.error:
+        return True
+    return facts.get(273, 0) + facts.get(279, 0) > len(data)  # StripOffsets, StripByteCounts
 
 
 def _is_box_cut(data: bytes) -> bool:

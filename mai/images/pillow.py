@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -156,6 +157,34 @@ def _damage(error: Exception, kind: str, data: bytes, stage: str) -> ImageError:
 
 
 _UNSUPPORTED = ("unsupported", "not supported", "not available", "unknown pixel mode", "not installed")
+
+
+_stderr_lock = threading.Lock()
+
+
+@contextmanager
+def quiet_libtiff(kind: str) -> Iterator[None]:
+    """Keep what libtiff writes on stderr about a damaged file from the user: Pillow leaves its handler on.
+
+    While a TIFF is decoded, what other threads of this process write on stderr is lost too.
+    """
+    if kind != "TIFF":
+        yield
+        return
+    with _stderr_lock:
+        try:
+            kept = os.dup(2)
+        except OSError:  # no stderr, nothing to keep quiet
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 class _Quiet:

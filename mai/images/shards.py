@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import lzma
+import gzip
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -63,11 +63,17 @@ def members(path: Path, *, hidden: bool = False, max_bytes: int = MAX_BYTES) -> 
 
 
 class _Entry(tarfile.TarInfo):
-    """A tar header whose long names stay within reason."""
+    """A tar header: long names stay within reason, and a damaged one is not taken for the end."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> _Entry:
-        entry = super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]
+        try:
+            entry = super().frombuf(buf, encoding, errors)  # type: ignore[arg-type]
+        except tarfile.HeaderError as error:
+            # tarfile takes a damaged header behind the first for the end, and would be silent about the rest.
+            if any(buf) or len(buf) not in {0, tarfile.BLOCKSIZE}:
+                raise tarfile.ReadError(str(error)) from error
+            raise
         if entry.type in _NAME_TYPES and entry.size > _MAX_NAME_BYTES:
             raise tarfile.ReadError(f"a header claims a name of {entry.size:,} bytes")
         return entry
@@ -87,11 +93,14 @@ _NAME_TYPES = frozenset(
 def _tar(path: Path, hidden: bool, max_bytes: int) -> Iterator[Member]:
     n_entries = 0
     try:
-        with path.open("rb") as stream:
-            if not stream.peek(1):
+        with path.open("rb") as raw:
+            start = raw.peek(2)[:2]
+            if not start:
                 yield Member(None, None, ImageError("empty", "The shard has no bytes."))
                 return
-            with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Entry) as archive:
+            # Not tarfile's own 'r|gz': it copies what is left of a piece for every block it takes from it.
+            stream = gzip.open(raw) if start == b"\x1f\x8b" else raw  # noqa: SIM115  # closing raw is enough
+            with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Entry) as archive:
                 while (entry := archive.next()) is not None:
                     n_entries += 1
                     archive.members.clear()  # type: ignore[attr-defined]  # or a shard of millions fills memory
@@ -99,7 +108,7 @@ def _tar(path: Path, hidden: bool, max_bytes: int) -> Iterator[Member]:
                         member = _tar_member(archive, entry, max_bytes)
                         if member is not None:
                             yield member
-    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
         yield Member(None, None, _broken(error, "tar archive", n_entries))
 
 
