@@ -33,12 +33,6 @@ from mai.verdict.fuse import Measured, find_fusion, fuse, load_fusions
 DEFAULT: tuple[str, ...] = ("c2pa", "metadata", "watermark", "pixel")
 """Detectors asked when none are named, as far as they are in the package; `resnet` stands in for `pixel`."""
 
-BATCH = 8
-"""Most images in one call of a detector."""
-
-BATCH_PIXELS = 16_000_000
-"""Pixels after which a batch is closed, so that memory does not grow with the pictures (48 MB of RGB)."""
-
 
 @dataclass(frozen=True, slots=True)
 class ScanSettings:
@@ -194,10 +188,16 @@ class Scanner:
         Raises:
             UsageError: the source is none of these.
         """
-        return next(self.scan_many([source]))
+        work = self._open(source)
+        for detector in self.detectors.values():
+            self._look(detector, work)
+        return self._record(work)
 
     def scan_many(self, sources: Iterable[Source]) -> Iterator[Record]:
         """Judge images one after another, lazily and in order; memory does not grow with their number.
+
+        One image is held at a time: all its views are one batch of a network already, and batches over images
+        measured slower (the pixels leave the cache before the network looks at them).
 
         Args:
             sources: see scan; for folders, globs and shards give `mai.images.find.find(...)`.
@@ -205,17 +205,8 @@ class Scanner:
         Raises:
             UsageError: a source is of no kind that can be an image.
         """
-        batch: list[_Work] = []
-        n_pixels = 0
         for source in sources:
-            work = self._open(source)
-            batch.append(work)
-            if work.image is not None and work.image.pixels is not None:
-                n_pixels += work.image.info.width * work.image.info.height
-            if len(batch) >= BATCH or n_pixels >= BATCH_PIXELS:
-                yield from self._finish(batch)
-                batch, n_pixels = [], 0
-        yield from self._finish(batch)
+            yield self.scan(source)
 
     def _open(self, source: Source) -> _Work:
         """Read, and decode if a detector looks at pixels. What goes wrong stands in the work."""
@@ -239,30 +230,14 @@ class Scanner:
             work.error = ImageError("unsupported", f"Reading failed unexpectedly: {_sentence(error)}")
         return work
 
-    def _finish(self, batch: Sequence[_Work]) -> Iterator[Record]:
-        for detector in self.detectors.values():
-            self._look(detector, batch)
-        for work in batch:
-            record = self._record(work)
-            work.image = None  # lets go of the pixels before the next row is asked for
-            yield record
-
-    def _look(self, detector: Detector, batch: Sequence[_Work]) -> None:
-        """Ask one detector about the images that it can look at; bytes are read even of a broken picture."""
-        able = [
-            w
-            for w in batch
-            if w.image is not None and (detector.needs == "bytes" or w.image.pixels is not None)
-        ]
-        if not able:
+    def _look(self, detector: Detector, work: _Work) -> None:
+        """Ask one detector, if it can look at this image; bytes are read even of a broken picture."""
+        image = work.image
+        if image is None or (detector.needs == "pixels" and image.pixels is None):
             return
-        images = [work.image for work in able if work.image is not None]
         start = perf_counter()
-        found = _ask(detector, images)
-        each = (perf_counter() - start) / len(able)
-        for work, evidence in zip(able, found, strict=True):
-            work.evidence[detector.name] = evidence
-            work.seconds[detector.name] = each
+        work.evidence[detector.name] = _ask(detector, image)
+        work.seconds[detector.name] = perf_counter() - start
 
     def _record(self, work: _Work) -> Record:
         evidence = self._with_notes(tuple(work.evidence.values()))
@@ -328,17 +303,13 @@ def _names(detectors: Sequence[str] | str | None, architecture: str | None) -> t
     return names
 
 
-def _ask(detector: Detector, images: Sequence[Image]) -> list[Evidence]:
-    """One Evidence an image, also from a detector that breaks its promise and raises."""
+def _ask(detector: Detector, image: Image) -> Evidence:
+    """Its evidence, also from a detector that breaks its promise and raises."""
     try:
-        found = detector.look(images)
-        if len(found) != len(images):
-            raise RuntimeError(f"it gave {len(found)} answers about {len(images)} images")
-        return [_finite(evidence) for evidence in found]
+        (evidence,) = detector.look([image])
     except Exception as error:
-        if len(images) > 1:  # find out which image it was, and let the others have their answer
-            return [_ask(detector, [image])[0] for image in images]
-        return [Evidence(detector.name, detector.weights, "failed", note=f"It failed: {_sentence(error)}")]
+        return Evidence(detector.name, detector.weights, "failed", note=f"It failed: {_sentence(error)}")
+    return _finite(evidence)
 
 
 def _finite(evidence: Evidence) -> Evidence:
