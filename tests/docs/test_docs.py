@@ -99,7 +99,13 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     assert not missing
 
 
-def test_readme_python_runs(tmp_path: Path) -> None:
+def test_index_leads_to_every_page() -> None:
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert pages <= set(LINK.findall(index)), "link the page in docs/index.md"
+
+
+def test_readme_python_runs() -> None:
     texts = list(blocks(ROOT / "README.md", "python"))
     assert texts
     for text in texts:
