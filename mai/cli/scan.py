@@ -6,9 +6,11 @@ use, 3 a label named by --fail-on was given (goes before 1), 130 stopped by Ctrl
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
@@ -133,7 +135,7 @@ def command(
     if form is None:
         form = SUFFIXES.get(output.suffix.lower(), "table") if output else "table"
     tally = Tally()
-    with ExitStack() as stack:
+    with _told_where(output), ExitStack() as stack:
         stream = _open(stack, output)
         writer = _writer(form, stream, prior is not None, verbose)
         # Rows that appear on the terminal are progress enough, and the two would write over each other.
@@ -160,6 +162,22 @@ def command(
             "mai: Nothing to judge: no file there is an image by its name or its first bytes.", err=True
         )
     sys.exit(tally.exit_code(fail_on))
+
+
+@contextmanager
+def _told_where(output: Path | None) -> Iterator[None]:
+    """A disk that is full, or the like, as a sentence; a reader that goes away stays BrokenPipeError."""
+    from mai.errors import MaiError
+
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if output is None:  # what is still buffered would fail again when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        where = output or "standard output"
+        raise MaiError(f"The results cannot be written to {where}: {error.strerror or error}.") from error
 
 
 def _open(stack: ExitStack, output: Path | None) -> TextIO:

@@ -233,6 +233,16 @@ def test_a_reader_that_goes_away_is_no_traceback(folder: Path, resnet: Path) -> 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is of Linux")
+@pytest.mark.parametrize("options", [["--jsonl"], [], ["--csv"]])
+def test_a_full_disk_is_a_sentence(folder: Path, resnet: Path, options: list[str]) -> None:
+    command = [sys.executable, "-m", "mai", "scan", str(folder), "--weights", str(resnet), *options]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "mai: The results cannot be written to standard output: No space left on device.\n"
+
+
 def test_an_unresolved_default_is_a_sentence(mai, folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     few = make_weights(tmp_path / "few", n=20, fpr=0.001)
     ran = mai("scan", folder, "--weights", few)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -244,6 +245,17 @@ def test_rates_and_scores_as_people_count() -> None:
     assert "no error rate was measured" in words.operating_point(Thresholds(0.8, None, 0.1, None), table)
 
 
+def test_a_device_or_pipe_is_written_to_and_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with whole_file(pipe) as stream:
+        stream.write("flows")
+    assert os.read(reader, 100) == b"flows"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "out.json"
     target.write_text("old")
@@ -259,6 +271,12 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         stream.write("new\n")
     assert target.read_text() == "new\n"
     assert target.stat().st_mode & 0o777 == 0o640
+    link = tmp_path / "link"
+    link.symlink_to(target)
+    with whole_file(link) as stream:
+        stream.write("through the link")
+    assert link.is_symlink()
+    assert target.read_text() == "through the link"
     for wrong in (tmp_path, tmp_path / "none" / "out.json"):
         with pytest.raises(UsageError, match="cannot be written"), whole_file(wrong):
             pass
