@@ -14,7 +14,7 @@ from PIL import Image as Pil
 from mai.measure.calibrate import operating_table
 
 PREPROCESSING: dict[str, Any] = {
-    **{"size_px": 32, "whole_short_px": 32, "n_whole": 2, "native_px": 0, "n_native": 0},
+    **{"size_px": 32, "n_whole": 2, "whole_share": 1.0, "n_native": 0, "native_px": 0},
     **{"whole_weight": 1.0, "min_side_px": 24},
 }
 """One or two whole windows of 32 pixels, see mai/images/views.py."""

@@ -3,7 +3,7 @@
 Shape gives the class away in most sets (synthetic pictures are square far more often), so every view is a square
 window; nothing is ever squashed. Two kinds, because a picture tells two things:
 
-- `whole`: the picture made small (short side to `short_px`), then square windows along the long side: what it shows.
+- `whole`: windows as large as the picture's short side, spread along the long side, made small: what it shows.
 - `native`: windows at the picture's own resolution: the traces that its making left.
 
 Only numpy and Pillow: a plain install uses it.
@@ -28,19 +28,19 @@ class ViewPlan:
 
     Attributes:
         size_px: side of the square that the network sees.
-        whole_short_px: short side that the picture is made small to before whole windows are cut; 0: no whole views.
-        n_whole: most whole windows, spread along the long side.
-        native_px: side of a native window before it becomes size_px; 0: no native views.
-        n_native: most native windows.
+        n_whole: most whole windows, spread along the long side; 0: none.
+        whole_share: side of a whole window as a share of the picture's short side, 0..1.
+        n_native: most native windows; 0: none.
+        native_px: side of a native window before it becomes size_px.
         whole_weight: weight of the mean whole logit in the picture's logit, 0..1; the native mean has the rest.
         min_side_px: short side under which a picture is too small to be judged.
     """
 
     size_px: int
-    whole_short_px: int
     n_whole: int
-    native_px: int
+    whole_share: float
     n_native: int
+    native_px: int
     whole_weight: float = 0.5
     min_side_px: int = 64
 
@@ -58,8 +58,13 @@ class ViewPlan:
         return float(self.whole_weight * w.mean() + (1 - self.whole_weight) * n.mean())
 
 
+GAP = 1.5
+"""Averages of whole blocks of pixels first, down to 1.5 times the size wanted, then the cubic kernel: 1.7 ms in place
+of 4.8 for 833 -> 160 px, and the mean difference is under one level of 255."""
+
+
 def resize(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Resize with an antialiased cubic kernel (Pillow BICUBIC; boxes of whole pixels first when far smaller).
+    """Resize with an antialiased cubic kernel (Pillow BICUBIC, see GAP).
 
     Args:
         pixels: uint8 RGB (H, W, 3).
@@ -69,7 +74,7 @@ def resize(pixels: Pixels, height: int, width: int) -> Pixels:
     if pixels.shape[:2] == (height, width):
         return pixels
     image = PILImage.fromarray(pixels)
-    return np.asarray(image.resize((width, height), PILImage.Resampling.BICUBIC, reducing_gap=2.0))
+    return np.asarray(image.resize((width, height), PILImage.Resampling.BICUBIC, reducing_gap=GAP))
 
 
 def shrink_short_side(pixels: Pixels, short_px: int) -> Pixels:
@@ -91,15 +96,14 @@ def square_at(pixels: Pixels, side: int, y: float, x: float) -> Pixels:
 
 
 def whole_views(pixels: Pixels, plan: ViewPlan) -> list[Pixels]:
-    """Whole windows of a picture, each uint8 (size_px, size_px, 3); one if it is square, up to n_whole if long."""
-    if not plan.whole_short_px or not plan.n_whole:
+    """Whole windows of a picture, each uint8 (size_px, size_px, 3); one if it is nearly square, n_whole if long."""
+    if not plan.n_whole:
         return []
-    small = shrink_short_side(pixels, plan.whole_short_px)
-    height, width = small.shape[:2]
+    height, width = pixels.shape[:2]
     n = 1 if max(height, width) < 1.2 * min(height, width) else plan.n_whole
     steps = [0.5] if n == 1 else [i / (n - 1) for i in range(n)]
-    windows = [square_at(small, min(height, width), s, s) for s in steps]
-    return [resize(window, plan.size_px, plan.size_px) for window in windows]
+    side = max(1, round(min(height, width) * plan.whole_share))
+    return [resize(square_at(pixels, side, s, s), plan.size_px, plan.size_px) for s in steps]
 
 
 NATIVE_PLACES: tuple[tuple[float, float], ...] = (
@@ -114,7 +118,7 @@ NATIVE_PLACES: tuple[tuple[float, float], ...] = (
 
 def native_views(pixels: Pixels, plan: ViewPlan) -> list[Pixels]:
     """Native windows of a picture, each uint8 (size_px, size_px, 3); fewer if it is hardly larger than one."""
-    if not plan.native_px or not plan.n_native:
+    if not plan.n_native:
         return []
     roomy = min(pixels.shape[:2]) >= 1.5 * plan.native_px
     places = NATIVE_PLACES[: plan.n_native] if roomy else NATIVE_PLACES[:1]

@@ -36,5 +36,5 @@ ARCHITECTURE = Architecture(
     name="pixel",
     build=build,
     with_patches=with_patches,
-    plan=ViewPlan(size_px=160, whole_short_px=240, n_whole=1, native_px=160, n_native=1, whole_weight=0.6),
+    plan=ViewPlan(size_px=160, n_whole=1, whole_share=1.0, n_native=1, native_px=160, whole_weight=0.6),
 )

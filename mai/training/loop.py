@@ -403,5 +403,5 @@ def versions() -> dict[str, str]:
     import numpy
     import torch
 
-    return {"mai": mai.__version__, "python": platform.python_version(), "torch": torch.__version__,
+    return {"mai": mai.__version__, "python": platform.python_version(), "torch": str(torch.__version__),
             "numpy": numpy.__version__}  # fmt: skip
