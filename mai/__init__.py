@@ -1,8 +1,8 @@
 """MAI, the Multilayer Authenticity Identifier: tells AI-generated images from authentic ones, shows the evidence.
 
-    import mai
-    record = mai.scan("photo.jpg")
-    print(record.label, record.score, record.reason)
+import mai
+record = mai.scan("photo.jpg")
+print(record.label, record.score, record.reason)
 """
 
 from __future__ import annotations
@@ -23,7 +23,17 @@ _HOMES = {
     "MaiError": "mai.errors",
 }
 
-__all__ = ["Evidence", "Image", "MaiError", "Record", "Scanner", "Verdict", "__version__", "load_detector", "scan"]
+__all__ = [
+    "Evidence",
+    "Image",
+    "MaiError",
+    "Record",
+    "Scanner",
+    "Verdict",
+    "__version__",
+    "load_detector",
+    "scan",
+]
 
 if TYPE_CHECKING:
     from mai.errors import MaiError
