@@ -87,6 +87,21 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "recipe") -> T:
         raise ConfigError(f"{where}: {error}") from error
 
 
+def need(holds: bool, key: str, value: Any, what: str) -> None:
+    """Range check for the `__post_init__` of a dataclass that `build` makes.
+
+    Raises:
+        ValueError: `holds` is false; `build` makes a ConfigError of it that says where.
+    """
+    if not holds:
+        raise ValueError(f"{key} takes {what}, not {value!r}.")
+
+
+def need_share(key: str, value: float) -> None:
+    """The same for a share, 0..1."""
+    need(0 <= value <= 1, key, value, "0 to 1")
+
+
 def _value(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(value, Mapping):

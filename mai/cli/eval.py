@@ -25,10 +25,18 @@ def command(weights: str, data: str, split: str | None, output: Path | None, as_
     """
     from mai import weights as weights_on_disk
     from mai.data.sources import read_set
+    from mai.data.split import assign_splits
+    from mai.errors import require
     from mai.training.shipping import measure
 
     loaded = weights_on_disk.load(Path(weights) if Path(weights).is_dir() else weights)
+    require("sklearn.metrics", "train", "Measuring")
     labelled = read_set(data)
+    trained = loaded.config.get("trained", {})
+    if trained.get("data") == labelled.name and any(row.split is None for row in labelled.rows):
+        # Trained on this set: split it as the training did, so that what was learnt from is not measured.
+        as_trained = assign_splits(labelled, seed=trained["recipe"]["run"]["seed"])
+        labelled = as_trained if as_trained.fingerprint == trained["fingerprint"] else labelled
     if split is None and any(row.split == "validation" for row in labelled.rows):
         split = "validation"
     result = {

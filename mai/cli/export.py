@@ -35,8 +35,9 @@ def command(
     from mai import config
     from mai.data.sources import read_set
     from mai.data.split import assign_splits
+    from mai.errors import require
     from mai.images.views import ViewPlan
-    from mai.training import architectures
+    from mai.training import architectures, checkpoint
     from mai.training.shipping import export_run
 
     architecture = architectures.load(arch)
@@ -45,9 +46,11 @@ def command(
         config.override(values, text)
     plan = config.build(ViewPlan, values, where="view plan")
     name = f"{arch}_v{version.replace('.', '_')}"
-    weights = export_run(
-        architecture, run, assign_splits(read_set(data)), output or run / name, version, plan
-    )
+    require("torch", "train", "Exporting")
+    # The run's own split: with another seed, pictures that it was trained on would be calibrated on.
+    seed = checkpoint.load(run / "best.pt")["recipe"]["run"]["seed"]
+    labelled = assign_splits(read_set(data), seed=seed)
+    weights = export_run(architecture, run, labelled, output or run / name, version, plan)
     size_mb = weights.model.stat().st_size / 1e6
     click.echo(
         f"{weights.folder}: {weights.name}, {size_mb:.1f} MB. Try: mai scan PATH --weights {weights.folder}"

@@ -49,7 +49,8 @@ def command(
     from mai.data.store import open_store
     from mai.errors import require
     from mai.training import architectures
-    from mai.training.loop import Job, train
+    from mai.training.job import Job
+    from mai.training.loop import train
     from mai.training.recipe import Recipe
 
     architecture = architectures.load(arch)

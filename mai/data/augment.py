@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mai.config import need, need_share
 from mai.errors import require
 
 if TYPE_CHECKING:
@@ -50,6 +51,13 @@ class Augmentation:
     noise: float = 0.1
     light: float = 0.2
     mask: float = 0.15
+
+    def __post_init__(self) -> None:
+        need(0 < self.scale_low <= 1, "scale_low", self.scale_low, "more than 0, at most 1")
+        need(self.codec_passes >= 0, "codec_passes", self.codec_passes, "0 or more")
+        need(1 <= self.quality_low <= 97, "quality_low", self.quality_low, "1 to 97")
+        for name in ("native", "webp", "rescale", "blur", "noise", "light", "mask"):
+            need_share(name, getattr(self, name))
 
 
 def encode_jpeg(pixels: Pixels, quality: int, subsampling: str = "420") -> bytes:

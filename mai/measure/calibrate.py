@@ -221,7 +221,8 @@ def _points(worst_first: NDArray[np.float64], above: bool) -> tuple[OperatingPoi
         if allowed < 1:
             continue
         edge = float(worst_first[min(allowed, n) - 1])  # at most allowed - 1 lie strictly beyond it
-        score = math.nextafter(edge, math.inf if above else -math.inf)
+        score = min(max(math.nextafter(edge, math.inf if above else -math.inf), 0.0), 1.0)
         n_errors = int((worst_first >= score).sum() if above else (worst_first <= score).sum())
-        points.append(OperatingPoint(rate, min(max(score, 0.0), 1.0), n_errors))
+        if n_errors < allowed:  # not so where the sigmoid ran full: no score lies beyond those at 0 or 1
+            points.append(OperatingPoint(rate, score, n_errors))
     return tuple(points)

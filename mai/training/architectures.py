@@ -1,4 +1,4 @@
-"""The architectures: folders of the package that hold a `train.py` with `ARCHITECTURE`."""
+"""The architectures: folders of the package that hold `recipes/` and a `train.py` with `ARCHITECTURE`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Architecture:
 
 def names() -> list[str]:
     """All architectures that can be trained, without importing any."""
-    return sorted(path.parent.name for path in ROOT.glob("*/train.py"))
+    return sorted(path.parent.name for path in ROOT.glob("*/recipes") if (path.parent / "train.py").is_file())
 
 
 def load(name: str) -> Architecture:

@@ -51,6 +51,7 @@ def batches(
         plan: the draws of each batch.
         n_workers: processes beside this one; 0 makes the batches here.
     """
+    import torch
     from torch.utils.data import DataLoader
 
     loader: DataLoader[Any] = DataLoader(
@@ -61,5 +62,8 @@ def batches(
         prefetch_factor=3 if n_workers else None,
         worker_init_fn=_start_worker,
         multiprocessing_context="fork" if n_workers else None,
+        # A loader draws a seed for its workers; not from the run's own generator, which a resumed run, with a loader
+        # more, would find elsewhere (dropout draws from it).
+        generator=torch.Generator(),
     )
     yield from loader

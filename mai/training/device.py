@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from mai.errors import TrainingError
+from mai.training.recipe import Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -72,12 +75,38 @@ def keep_memory() -> None:
         return
 
 
-def measure(build: Callable[[], torch.nn.Module], size_px: int, batch_size: int = 16) -> Speed:
+def choose(build: Callable[[], torch.nn.Module], recipe: Recipe) -> Speed:
+    """How the steps of a recipe are computed: as it says, and measured where it leaves a choice.
+
+    Raises:
+        TrainingError: it asks for bf16 on a device that has none in hardware.
+    """
+    plan, device = recipe.run, choose_device()
+    if plan.precision == "bf16" and not may_bf16(device):
+        raise TrainingError(
+            f"run.precision is bf16, which this device ({device}) only emulates, ten times slower than fp32. "
+            "Set run.precision=auto."
+        )
+    layouts = {"auto": (False, True), "contiguous": (False,), "channels_last": (True,)}[plan.layout]
+    precisions = {"auto": (False, True) if may_bf16(device) else (False,), "fp32": (False,), "bf16": (True,)}
+    candidates = [(bf16, last) for bf16 in precisions[plan.precision] for last in layouts]
+    if len(candidates) == 1:
+        return Speed(device, *candidates[0], {})
+    return measure(build, recipe.data.size_px, candidates)
+
+
+def measure(
+    build: Callable[[], torch.nn.Module],
+    size_px: int,
+    candidates: Sequence[tuple[bool, bool]],
+    batch_size: int = 16,
+) -> Speed:
     """Time a few training steps of each candidate and choose the fastest.
 
     Args:
         build: makes the network; it takes uint8 (B, H, W, 3).
         size_px: side of its views.
+        candidates: (bf16, channels_last) to try.
         batch_size: views a step.
     """
     import torch
@@ -86,27 +115,24 @@ def measure(build: Callable[[], torch.nn.Module], size_px: int, batch_size: int 
     rates: dict[str, float] = {}
     best = (0.0, False, False)
     state = torch.random.get_rng_state()
-    for bf16 in (False, True) if may_bf16(device) else (False,):
-        for last in (False, True):
-            model = build().to(device).train()
-            if last:
-                model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            views = torch.randint(0, 255, (batch_size, size_px, size_px, 3), dtype=torch.uint8, device=device)
-            seconds = []
-            for _ in range(
-                5
-            ):  # the first builds kernels; the fastest of the others is least disturbed by neighbours
-                started = time.perf_counter()
-                with torch.autocast(device, torch.bfloat16, enabled=bf16):
-                    loss = model(views).float().mean()
-                loss.backward()
-                if device == "cuda":
-                    torch.cuda.synchronize()
-                seconds.append(time.perf_counter() - started)
-            rate = batch_size / min(seconds[1:])
-            rates[f"{'channels_last' if last else 'contiguous'}/{'bf16' if bf16 else 'fp32'}"] = round(
-                rate, 1
-            )
-            best = max(best, (rate, bf16, last))
+    for bf16, last in candidates:
+        model = build().to(device).train()
+        if last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        views = torch.randint(0, 255, (batch_size, size_px, size_px, 3), dtype=torch.uint8, device=device)
+        seconds = []
+        for _ in range(
+            5
+        ):  # the first builds kernels; the fastest of the others is least disturbed by neighbours
+            started = time.perf_counter()
+            with torch.autocast(device, torch.bfloat16, enabled=bf16):
+                loss = model(views).float().mean()
+            loss.backward()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - started)
+        rate = batch_size / min(seconds[1:])
+        rates[f"{'channels_last' if last else 'contiguous'}/{'bf16' if bf16 else 'fp32'}"] = round(rate, 1)
+        best = max(best, (rate, bf16, last))
     torch.random.set_rng_state(state)
     return Speed(device, best[1], best[2], rates)

@@ -14,59 +14,29 @@ and resumed ends as an unbroken one does (bit for bit on one thread). One proces
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
-import platform
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mai
 from mai.config import to_dict
-from mai.data.store import Store
 from mai.errors import TrainingError, require
 from mai.measure import metrics
 from mai.training import checkpoint
 from mai.training.batches import AugmentedViews, batches
-from mai.training.device import Speed, keep_memory, measure
-from mai.training.recipe import Recipe
+from mai.training.device import Speed, choose, choose_device, keep_memory
+from mai.training.job import Job, versions
+from mai.training.metrics_file import FIELDS, add_line
+from mai.training.optimizer import make_optimizer, rate_at
+from mai.training.resume import previous
 from mai.training.sampler import BalancedSampler
 from mai.training.validation import AlignedViews, aligned_views, score_views
 
 if TYPE_CHECKING:
     import torch
-
-FIELDS = ("epoch", "step", "loss", "lr", "auroc", "auroc_whole", "auroc_crop", "images_per_s", "seconds")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One training run.
-
-    Attributes:
-        recipe: what to do.
-        build: makes the network, uint8 (B, H, W, 3) -> logits float (B,); reads the torch seed.
-        store: decoded views of the whole labelled set.
-        fingerprint: of the set.
-        data: how the user named it.
-        output: run folder.
-        n_workers: processes that make batches; None: as many as there are processors, at most eight.
-        stop_after_epochs: end this call early, for tests and for long runs cut into sessions; 0: no.
-    """
-
-    recipe: Recipe
-    build: Callable[[], torch.nn.Module]
-    store: Store
-    fingerprint: str
-    data: str
-    output: Path
-    n_workers: int | None = None
-    stop_after_epochs: int = 0
 
 
 def train(job: Job, resume: bool = False) -> Path:
@@ -93,18 +63,23 @@ class _Run:
         plan = self.recipe.run
         torch.manual_seed(plan.seed)
         job.output.mkdir(parents=True, exist_ok=True)
-        state = self._previous(resume)
+        state = previous(job, resume)
         torch.manual_seed(plan.seed)
         model = job.build()
-        self.speed = Speed(**state["speed"]) if state else measure(job.build, self.recipe.data.size_px)
+        self.speed = self._choose_speed(state)
+        # Layers held at first get no gradient then, which several processes must be told.
+        held = accelerate.DistributedDataParallelKwargs(find_unused_parameters=plan.frozen_share > 0)
         self.accelerator = accelerate.Accelerator(
-            cpu=self.speed.device == "cpu", mixed_precision="bf16" if self.speed.bf16 else "no"
+            cpu=self.speed.device == "cpu",
+            mixed_precision="bf16" if self.speed.bf16 else "no",
+            kwargs_handlers=[held],
         )
         self.is_main = bool(self.accelerator.is_main_process)
         if self.speed.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(model, self.recipe)
         self.epoch, self.step, self.best, self.bad_epochs = 0, 0, -math.inf, 0
+        self.loss_sum = 0.0
         self.average = None
         if plan.ema:
             self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -112,27 +87,23 @@ class _Run:
             self._restore(state, model)
         self.raw = model
         self.model, self.optimizer = self.accelerator.prepare(model, self.optimizer)
+        if self.average is not None:
+            self.average = {name: value.to(self.accelerator.device) for name, value in self.average.items()}
         self._split()
 
-    def _previous(self, resume: bool) -> dict[str, Any] | None:
-        last = self.job.output / "last.pt"
-        if not last.exists():
-            return None
-        if not resume:
-            raise TrainingError(
-                f"{self.job.output} holds a run already. Add --resume to go on, or choose another --output."
-            )
-        state = checkpoint.load(last)
-        if state["fingerprint"] != self.job.fingerprint:
-            raise TrainingError(
-                f"{last} was trained on another set ({state['fingerprint'][:12]}); use the same --data."
-            )
-        mine, before = to_dict(self.recipe), state["recipe"]
-        if {k: v for k, v in mine.items() if k != "run"} != {k: v for k, v in before.items() if k != "run"}:
-            raise TrainingError(
-                f"{last} was made by another recipe. Use the same one, or choose another --output."
-            )
-        return state
+    def _choose_speed(self, state: dict[str, Any] | None) -> Speed:
+        """As the checkpoint says, else measured by the first process: all must compute alike."""
+        if state:
+            return Speed(**state["speed"])
+        accelerate = require("accelerate", "train", "Training")
+        place = accelerate.PartialState(cpu=choose_device() == "cpu")
+        chosen: list[Speed | None] = [None]
+        if place.is_main_process:
+            chosen = [choose(self.job.build, self.recipe)]
+        if place.num_processes > 1:
+            chosen = accelerate.utils.broadcast_object_list(chosen)
+        assert chosen[0] is not None
+        return chosen[0]
 
     def _split(self) -> None:
         store, data = self.job.store, self.recipe.data
@@ -184,7 +155,9 @@ class _Run:
         if plan.frozen_share:
             self.raw.freeze(self.epoch * self.n_batches < plan.frozen_share * self.n_steps)  # type: ignore[operator]
         self.model.train()
-        total, n_seen, started, saved = 0.0, 0, time.perf_counter(), time.perf_counter()
+        if self.step == 0:
+            self.loss_sum = 0.0
+        n_seen, started, saved = 0, time.perf_counter(), time.perf_counter()
         half = plan.label_smoothing / 2
         with self._progress() as tick:
             for batch, labels in batches(views, mine, self._n_workers()):
@@ -195,10 +168,7 @@ class _Run:
                 loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), targets)
                 value = float(loss.detach())
                 if not math.isfinite(value):
-                    raise TrainingError(
-                        f"The loss became {value} in epoch {self.epoch}, step {self.step}. The last good checkpoint is "
-                        f"{self.job.output / 'last.pt'}. Lower optimizer.lr, or set optimizer.clip=1.0."
-                    )
+                    raise self._diverged(f"The loss became {value}")
                 self.optimizer.zero_grad(set_to_none=True)
                 self.accelerator.backward(loss)
                 if recipe.optimizer.clip:
@@ -206,17 +176,30 @@ class _Run:
                 self.optimizer.step()
                 self._update_average()
                 self.step += 1
-                total, n_seen = total + value, n_seen + len(batch) * world
-                tick(
-                    self.step,
-                    n_seen / (time.perf_counter() - started),
-                    total / max(1, n_seen / plan.batch_size),
-                )
+                self.loss_sum, n_seen = self.loss_sum + value, n_seen + len(batch) * world
+                tick(self.step, n_seen / (time.perf_counter() - started), self.loss_sum / self.step)
                 if time.perf_counter() - saved > plan.checkpoint_minutes * 60:
+                    self._check_weights()
                     self._save("last.pt")
                     saved = time.perf_counter()
+        self._check_weights()
         seconds = time.perf_counter() - started
-        return total / max(1, len(mine)), n_seen / max(seconds, 1e-9), seconds
+        return self.loss_sum / self.n_batches, n_seen / max(seconds, 1e-9), seconds
+
+    def _check_weights(self) -> None:
+        """Before a checkpoint: one bad step leaves a good loss behind it, and weights that no run recovers from."""
+        import torch
+
+        if not all(bool(torch.isfinite(p).all()) for p in self.raw.parameters()):
+            raise self._diverged("The weights are no longer finite numbers")
+
+    def _diverged(self, what: str) -> TrainingError:
+        last = self.job.output / "last.pt"
+        kept = f"The last good checkpoint is {last}" if last.exists() else "There is no checkpoint yet"
+        return TrainingError(
+            f"{what} in epoch {self.epoch}, step {self.step}. {kept}. "
+            "Lower optimizer.lr, or set optimizer.clip=1.0; either is another recipe and takes another --output."
+        )
 
     def _set_rate(self) -> None:
         done = (self.epoch * self.n_batches + self.step) / max(1, self.n_steps)
@@ -255,8 +238,7 @@ class _Run:
             row = (self.epoch, self.epoch * self.n_batches, loss, self.recipe.optimizer.lr * rate_at(done, self.recipe),
                    auroc, kinds["whole"], kinds["crop"], rate, seconds)  # fmt: skip
             self._log(dict(zip(FIELDS, row, strict=True)))
-            self._save("last.pt")
-            if better:
+            if better:  # before last.pt: killed between the two, a resumed run comes by here again
                 self._save("best.pt")
                 import numpy as np
 
@@ -265,33 +247,18 @@ class _Run:
                     logits=checked.per_picture(logits),
                     labels=checked.labels,
                 )
+            self._save("last.pt")
         self.accelerator.wait_for_everyone()
         if self.accelerator.num_processes > 1:
             import torch
 
-            shared = torch.tensor([float(self.bad_epochs)], device=self.accelerator.device)
+            shared = torch.tensor(
+                [float(self.bad_epochs if self.is_main else 0)], device=self.accelerator.device
+            )
             self.bad_epochs = int(self.accelerator.reduce(shared, "sum").item())
 
     def _log(self, row: dict[str, float]) -> None:
-        path = self.job.output / "metrics.csv"
-        rows: list[dict[str, str]] = []
-        if (
-            path.exists()
-        ):  # a run killed between the line and the checkpoint repeats its epoch: one line an epoch
-            with path.open(newline="") as file:
-                rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < row["epoch"]]
-        with path.with_suffix(".tmp").open("w", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(rows)
-            writer.writerow({k: v if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()})
-        path.with_suffix(".tmp").replace(path)
-        board = require("torch.utils.tensorboard", "train", "Training").SummaryWriter(
-            str(self.job.output / "events")
-        )
-        for name in FIELDS[2:]:
-            board.add_scalar(name, row[name], int(row["epoch"]))
-        board.close()
+        add_line(self.job.output, row)
         self._say(
             f"epoch {row['epoch']}/{self.recipe.run.epochs}: loss {row['loss']:.4f}, AUROC {row['auroc']:.4f} "
             f"(whole {row['auroc_whole']:.4f}, crop {row['auroc_crop']:.4f}), {row['images_per_s']:.0f} images/s"
@@ -311,6 +278,7 @@ class _Run:
             "step": self.step,
             "best": self.best,
             "bad_epochs": self.bad_epochs,
+            "loss_sum": self.loss_sum,
             "model": self.raw.state_dict(),
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
@@ -329,6 +297,7 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.best, self.bad_epochs = state["best"], state["bad_epochs"]
+        self.loss_sum = state.get("loss_sum", 0.0)
         torch.random.set_rng_state(state["random"])
 
     def _announce(self) -> None:
@@ -371,37 +340,3 @@ class _Run:
     def _say(self, text: str) -> None:
         if self.is_main:
             print(text, file=sys.stderr, flush=True)
-
-
-def make_optimizer(model: torch.nn.Module, recipe: Recipe) -> Any:
-    """The recipe's optimizer; biases, norms and other vectors are not decayed."""
-    import torch
-
-    plan = recipe.optimizer
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": plan.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    if plan.name == "adamw":  # fused: one pass over the weights in place of ten
-        return torch.optim.AdamW(groups, lr=plan.lr, fused=True)
-    return torch.optim.RMSprop(groups, lr=plan.lr)
-
-
-def rate_at(done: float, recipe: Recipe) -> float:
-    """Learning rate as a share of the highest, at `done` (0..1) of all steps: linear warm-up, then cosine."""
-    plan = recipe.optimizer
-    if done < plan.warmup:
-        return max(done / plan.warmup, 0.01)
-    rest = (done - plan.warmup) / max(1e-9, 1 - plan.warmup)
-    return plan.final + (1 - plan.final) * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    import numpy
-    import torch
-
-    return {"mai": mai.__version__, "python": platform.python_version(), "torch": str(torch.__version__),
-            "numpy": numpy.__version__}  # fmt: skip

@@ -1,0 +1,58 @@
+"""Whether a run may go on from the checkpoint that lies in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mai.config import to_dict
+from mai.errors import TrainingError
+from mai.training import checkpoint
+from mai.training.job import Job
+
+RUN_MAY_CHANGE = frozenset(
+    {"epochs", "patience", "validation_views", "checkpoint_minutes", "layout", "precision"}
+)
+"""Keys of the recipe's [run] that may differ when a run is resumed: they change no sample and no step already done."""
+
+
+def previous(job: Job, resume: bool) -> dict[str, Any] | None:
+    """The checkpoint to go on from; None where the run is new.
+
+    Raises:
+        TrainingError: the folder holds a run and `resume` is not set, or one of another set or recipe.
+    """
+    last = job.output / "last.pt"
+    if not last.exists():
+        return None
+    if not resume:
+        raise TrainingError(
+            f"{job.output} holds a run already. Add --resume to go on, or choose another --output."
+        )
+    state = checkpoint.load(last)
+    if state["fingerprint"] != job.fingerprint:
+        raise TrainingError(
+            f"{last} was trained on another set ({state['fingerprint'][:12]}); use the same --data."
+        )
+    changed = changes(state["recipe"], to_dict(job.recipe))
+    if changed:
+        raise TrainingError(
+            f"{last} was made by another recipe: {'; '.join(changed)}. "
+            "Use the same one, or choose another --output."
+        )
+    return state
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two recipes and would make a resumed run another one, `key was x, is y`."""
+    found: list[str] = []
+    for key, value in now.items():
+        if isinstance(value, Mapping):
+            old = before.get(key, {})
+            for name, inner in value.items():
+                free = key == "run" and name in RUN_MAY_CHANGE
+                if not free and old.get(name) != inner:
+                    found.append(f"{key}.{name} was {old.get(name)!r}, is {inner!r}")
+        elif before.get(key) != value:
+            found.append(f"{key} was {before.get(key)!r}, is {value!r}")
+    return found
