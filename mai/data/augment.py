@@ -86,7 +86,9 @@ def decode_pixels(data: bytes) -> Pixels:
     """Decode JPEG or WebP bytes of our own making to uint8 RGB (H, W, 3)."""
     import cv2
 
-    return np.ascontiguousarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None  # our own codec wrote it
+    return np.ascontiguousarray(decoded[..., ::-1])
 
 
 def draw_square(pixels: Pixels, rng: Generator, low: float) -> Pixels:
@@ -111,7 +113,8 @@ def drawn_resize(pixels: Pixels, size_px: int, rng: Generator) -> Pixels:
         kernel = cv2.INTER_LINEAR
     if size_px < side / 1.5:  # the other kernels of OpenCV alias when they make much smaller
         kernel = cv2.INTER_AREA
-    return cv2.resize(pixels, (size_px, size_px), interpolation=kernel)
+    resized: Pixels = cv2.resize(pixels, (size_px, size_px), interpolation=kernel)
+    return resized
 
 
 def drawn_codec(pixels: Pixels, rng: Generator, quality_low: int, webp: float) -> bytes:

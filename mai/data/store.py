@@ -89,9 +89,8 @@ def decode_row(row: Row) -> Pixels:
     from mai.images.find import Found
 
     limits = Limits()
-    found = Found(
-        path=row.file, file=None if row.data is not None else Path(row.file), data=row.data, named=True
-    )
+    data = row.data  # read once: it may lie in a table
+    found = Found(path=row.file, file=None if data is not None else Path(row.file), data=data, named=True)
     pixels = decode(read(found, limits), limits).pixels
     assert pixels is not None  # decode's promise
     return pixels

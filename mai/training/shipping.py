@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,22 +66,28 @@ def export_run(
     model.eval()
     if architecture.with_patches:
         model = architecture.with_patches(model)
-    name = f"{architecture.name}_v{version.replace('.', '_')}"
-    output.mkdir(parents=True, exist_ok=True)
     outputs = ["logit", "patches"] if architecture.with_patches else ["logit"]
-    difference = export(shipped_form(model), outputs, plan.size_px, output / "model.onnx")
-    start.save_average(state, output / start.AVERAGE)
-    values: dict[str, Any] = {
-        "format": weights_on_disk.FORMAT,
-        "name": name,
-        "architecture": architecture.name,
-        "created": datetime.now(UTC).date().isoformat(),
-        "sha256": hashlib.sha256((output / "model.onnx").read_bytes()).hexdigest(),
-        "onnx_difference": difference,
-        "preprocessing": configuration.to_dict(plan),
-        "trained": {key: state[key] for key in ("recipe", "fingerprint", "data", "versions", "epoch")},
-    }
-    return calibrate_folder(output, values, labelled)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # Made beside its place: an export that fails, in its calibration say, leaves no weights that look whole.
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as making:
+        made = Path(making)
+        difference = export(shipped_form(model), outputs, plan.size_px, made / "model.onnx")
+        start.save_average(state, made / start.AVERAGE)
+        values: dict[str, Any] = {
+            "format": weights_on_disk.FORMAT,
+            "name": f"{architecture.name}_v{version.replace('.', '_')}",
+            "architecture": architecture.name,
+            "created": datetime.now(UTC).date().isoformat(),
+            "sha256": hashlib.sha256((made / "model.onnx").read_bytes()).hexdigest(),
+            "onnx_difference": difference,
+            "preprocessing": configuration.to_dict(plan),
+            "trained": {key: state[key] for key in ("recipe", "fingerprint", "data", "versions", "epoch")},
+        }
+        calibrate_folder(made, values, labelled)
+        output.mkdir(exist_ok=True)
+        for name in ("model.onnx", start.AVERAGE, "README.md", "config.json"):
+            (made / name).replace(output / name)
+    return weights_on_disk.load(output)
 
 
 def calibrate_folder(folder: Path, values: dict[str, Any], labelled: LabelledSet) -> Weights:
