@@ -5,15 +5,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from small_network import make_weights, picture
 
+from mai.errors import UsageError
 from mai.images.find import Found
 from mai.pipeline import ScanSettings
-from mai.scanning.local import CHUNK, FEW, WINDOW, n_cpus, scan_local
+from mai.scanning.local import CHUNK, FEW, n_cpus, scan_local
+from mai.scanning.workers import WINDOW
 
 
 class Poison(bytes):
@@ -50,6 +53,48 @@ def test_a_worker_that_is_killed_loses_no_file(settings: ScanSettings) -> None:
     rest = list(records)
     assert [r.path for r in (first, *rest)] == [str(i) for i in range(30)]
     assert {r.status for r in rest} == {"ok"}
+
+
+class Sleeper(bytes):
+    """Bytes that hang the process that unpickles them, as a decoder in an endless loop would."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return time.sleep, (600,)
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_a_file_that_hangs_gets_a_row_and_the_rest_go_on(settings: ScanSettings, n_workers: int) -> None:
+    some = founds(6)
+    some[CHUNK] = Found(str(CHUNK), data=Sleeper(b"x"), named=True)  # the first of its errand
+    start = time.monotonic()
+    records = list(scan_local(some, settings, n_workers, timeout_s=3))
+    assert time.monotonic() - start < 60
+    assert [r.path for r in records] == [str(i) for i in range(6)]
+    assert [r.status for r in records] == ["ok"] * CHUNK + ["timed_out", "ok"]
+    assert "longer than the 3 s" in (records[CHUNK].message or "")
+
+
+def test_a_worker_that_stands_still_costs_one_row(settings: ScanSettings) -> None:
+    records = scan_local(founds(20), settings, 1, timeout_s=3)
+    first = next(records)
+    (child,) = multiprocessing.active_children()
+    os.kill(child.pid or 0, signal.SIGSTOP)
+    statuses = [r.status for r in (first, *records)]
+    assert len(statuses) == 20
+    assert statuses.count("timed_out") == 1
+    assert set(statuses) == {"ok", "timed_out"}
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("nan")])
+def test_a_time_limit_is_above_zero(settings: ScanSettings, timeout_s: float) -> None:
+    with pytest.raises(UsageError, match="above 0"):
+        list(scan_local(founds(1), settings, timeout_s=timeout_s))
+
+
+def test_a_worker_that_cannot_begin_says_why() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'resnet'"):
+        list(scan_local(founds(1), ScanSettings(("resnte",)), 2))
+    assert not multiprocessing.active_children()
 
 
 def test_files_are_taken_only_as_rows_leave(settings: ScanSettings) -> None:

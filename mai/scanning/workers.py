@@ -1,0 +1,288 @@
+"""Worker processes of this machine, each with its own Scanner, told apart when one hangs or dies.
+
+    parent  -- an errand: a few files -->  worker     only to a worker that waits for one
+            <-- one Record a file -------
+
+Python's process pool can neither stop one worker nor say which file it was at; both are needed for a row
+`timed_out` and for the blame of a crash, so each worker has a pipe of its own here.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from itertools import islice
+from multiprocessing import connection as pipes
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from mai.errors import MaiError, UsageError, WeightsError
+from mai.images.find import Found
+from mai.pipeline import Scanner, ScanSettings
+from mai.types import Record
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext
+
+WINDOW = 3
+"""Errands in flight a worker: one at work and two waiting."""
+
+MAX_FALSE_STARTS = 3
+"""Workers that may die one after another before they can look at anything."""
+
+CLOSE_S = 2.0
+"""Time that a worker has to end by itself, in seconds."""
+
+
+@dataclass(slots=True, eq=False)
+class _Errand:
+    """A few files and their rows as they come in.
+
+    Attributes:
+        founds: the files.
+        records: rows of the first of them.
+        one_by_one: a worker died on it, so that its files are handed out singly until the guilty one is known.
+        deaths: workers that the next file has killed.
+    """
+
+    founds: list[Found]
+    records: list[Record] = field(default_factory=list)
+    one_by_one: bool = False
+    deaths: int = 0
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.records) == len(self.founds)
+
+    @property
+    def rest(self) -> list[Found]:
+        """What is handed out next."""
+        n_done = len(self.records)
+        return self.founds[n_done : n_done + 1] if self.one_by_one else self.founds[n_done:]
+
+    def add(self, record: Record) -> None:
+        self.records.append(record)
+        self.deaths = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """One process, the parent's end of its pipe, and what it is at.
+
+    Attributes:
+        is_ready: its detectors are loaded.
+        errand: what it was given, None while it waits.
+        n_due: rows that it still owes for the errand.
+        since: when it began with the file at hand, seconds of the monotonic clock.
+    """
+
+    process: BaseProcess
+    pipe: Connection
+    is_ready: bool = False
+    errand: _Errand | None = None
+    n_due: int = 0
+    since: float = 0.0
+
+
+class Crew:
+    """Up to n workers; made for one run, ended by `close`.
+
+    Args:
+        settings: what each worker makes its Scanner of.
+        n_workers: most processes.
+        timeout_s: seconds that one file may take; None: as long as it likes.
+    """
+
+    def __init__(self, settings: ScanSettings, n_workers: int, timeout_s: float | None = None) -> None:
+        self._settings = settings
+        self._n_workers = n_workers
+        self._timeout_s = timeout_s
+        self._workers: list[_Worker] = []
+        self._waiting: deque[_Errand] = deque()
+        self._n_false_starts = 0
+        # Not plain fork: it copies locks that threads of onnxruntime or numpy hold, and the child hangs.
+        has_forkserver = "forkserver" in multiprocessing.get_all_start_methods()
+        self._context: SpawnContext | ForkServerContext = (
+            multiprocessing.get_context("forkserver")
+            if has_forkserver
+            else multiprocessing.get_context("spawn")
+        )
+
+    def run(self, chunks: Iterator[list[Found]]) -> Iterator[Record]:
+        """Rows in input order; chunks are taken only as rows leave.
+
+        Raises:
+            MaiError: the workers cannot start.
+        """
+        pending: deque[_Errand] = deque()
+        try:
+            while True:
+                for founds in islice(chunks, self._n_workers * WINDOW - len(pending)):
+                    errand = _Errand(founds)
+                    pending.append(errand)
+                    self._waiting.append(errand)
+                if not pending:
+                    return
+                self._hand_out()
+                if pending[0].is_done:
+                    yield from pending.popleft().records
+                else:
+                    self._listen()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End all workers: those that wait by themselves, those at work at once."""
+        for worker in self._workers:
+            worker.pipe.close()
+            if worker.errand is not None or not worker.is_ready:
+                worker.process.kill()
+        for worker in self._workers:
+            worker.process.join(CLOSE_S)
+            if worker.process.exitcode is None:
+                worker.process.kill()
+                worker.process.join(CLOSE_S)
+        self._workers.clear()
+
+    def _hand_out(self) -> None:
+        n_idle = sum(worker.errand is None for worker in self._workers)
+        for _ in range(min(len(self._waiting) - n_idle, self._n_workers - len(self._workers))):
+            self._start()
+        for worker in list(self._workers):
+            if self._waiting and worker.is_ready and worker.errand is None:
+                worker.errand = errand = self._waiting.popleft()
+                worker.n_due, worker.since = len(errand.rest), monotonic()
+                try:
+                    worker.pipe.send(errand.rest)
+                except OSError:
+                    self._bury(worker)
+
+    def _start(self) -> None:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_serve, args=(theirs, self._settings), daemon=True)
+        process.start()
+        theirs.close()  # so that our end tells when the worker is gone
+        self._workers.append(_Worker(process, ours))
+
+    def _listen(self) -> None:
+        """Wait for a worker to say something, or for the time of one to be up."""
+        wait_s = None
+        if self._timeout_s is not None:
+            ends = [w.since + self._timeout_s for w in self._workers if w.errand is not None]
+            wait_s = max(min(ends) - monotonic(), 0.0) if ends else None
+        ready = set(pipes.wait([worker.pipe for worker in self._workers], wait_s))
+        for worker in [worker for worker in self._workers if worker.pipe in ready]:
+            self._hear(worker)
+        for worker in list(self._workers):
+            is_late = (
+                self._timeout_s is not None
+                and worker.errand is not None
+                and monotonic() - worker.since >= self._timeout_s
+                and not worker.pipe.poll()  # the row may have come while we were busy elsewhere
+            )
+            if is_late:
+                self._give_up(worker)
+
+    def _hear(self, worker: _Worker) -> None:
+        try:
+            message = worker.pipe.recv()
+        except (EOFError, OSError):
+            self._bury(worker)
+            return
+        if isinstance(message, MaiError):
+            raise message
+        if message is None:
+            worker.is_ready = True
+            self._n_false_starts = 0
+            return
+        errand = worker.errand
+        assert errand is not None  # only an errand is answered
+        errand.add(message)
+        worker.n_due -= 1
+        worker.since = monotonic()
+        if not worker.n_due:
+            self._take_back(worker)
+
+    def _bury(self, worker: _Worker) -> None:
+        """A worker died. Its file is tried again alone; the second death is the file's fault."""
+        errand = worker.errand
+        self._remove(worker)
+        if errand is None:
+            self._n_false_starts += not worker.is_ready
+            if self._n_false_starts >= MAX_FALSE_STARTS:
+                raise MaiError(
+                    f"The worker processes end before they begin (exit code {worker.process.exitcode}): too "
+                    "little memory, or a system that forbids them. Try --workers 1."
+                )
+            return
+        errand.deaths += 1
+        if errand.one_by_one and errand.deaths > 1:
+            errand.add(_died(errand.rest[0]))
+        errand.one_by_one = True
+        self._take_back(worker)
+
+    def _give_up(self, worker: _Worker) -> None:
+        """The time of the file at hand is up: a row for it, and another worker for the rest."""
+        errand = worker.errand
+        assert errand is not None
+        assert self._timeout_s is not None
+        self._remove(worker)
+        errand.add(_late(errand.rest[0], self._timeout_s))
+        self._take_back(worker)
+
+    def _take_back(self, worker: _Worker) -> None:
+        errand, worker.errand = worker.errand, None
+        if errand is not None and not errand.is_done:
+            self._waiting.appendleft(errand)
+
+    def _remove(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        worker.pipe.close()
+        worker.process.kill()
+        worker.process.join(CLOSE_S)
+
+
+def make_scanner(settings: ScanSettings) -> Scanner:
+    """The Scanner that the settings mean."""
+    values = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    return Scanner(values.pop("detectors"), **values)
+
+
+def _serve(pipe: Connection, settings: ScanSettings) -> None:
+    """A worker's life: load the detectors once, answer errands until the parent closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    try:
+        try:
+            scanner = make_scanner(settings)
+        except MaiError as error:
+            kinds = (UsageError, WeightsError, MaiError)  # some of their children do not survive a pipe
+            pipe.send(next(kind for kind in kinds if isinstance(error, kind))(str(error)))
+            return
+        pipe.send(None)
+        while True:
+            for found in pipe.recv():
+                pipe.send(scanner.scan(found))
+    except (EOFError, OSError):
+        return
+
+
+def _died(found: Found) -> Record:
+    return Record(
+        found.path,
+        "detector_failed",
+        message="The process that looked at this file died twice: out of memory or a crash in a decoder. "
+        "Try it alone with --workers 1, or lower --max-pixels.",
+    )
+
+
+def _late(found: Found, timeout_s: float) -> Record:
+    return Record(
+        found.path,
+        "timed_out",
+        message=f"Looking at this file took longer than the {timeout_s:g} s that --timeout gives, and was stopped.",
+    )
