@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mai import weights as weights_room
 from mai.detectors import base
@@ -26,9 +26,13 @@ from mai.errors import ImageError, MaiError, UsageError, WeightsError
 from mai.images import decode as decoding
 from mai.images.decode import Limits
 from mai.images.source import Source, display, open_source
+from mai.report.thumbnail import THUMBNAIL_PX, jpeg
 from mai.types import Evidence, Image, ImageInfo, Record, Status, Thresholds
 from mai.verdict.decide import Policy, decide, is_declared, thresholds
 from mai.verdict.fuse import Measured, find_fusion, fuse, load_fusions
+
+if TYPE_CHECKING:
+    from mai.types import Pixels
 
 DEFAULT: tuple[str, ...] = ("c2pa", "metadata", "watermark", "pixel")
 """Detectors asked when none are named, as far as they are in the package; `resnet` stands in for `pixel`."""
@@ -46,6 +50,7 @@ class ScanSettings:
     weights: str | Path | None = None
     trust: Path | None = None
     n_threads: int = 1
+    thumbnails: bool = False
 
 
 @dataclass(slots=True)
@@ -107,6 +112,7 @@ class Scanner:
         weights: str | Path | None = None,
         trust: str | Path | None = None,
         n_threads: int = 1,
+        thumbnails: bool = False,
     ) -> None:
         """Load the detectors and check that the operating point can be had.
 
@@ -119,6 +125,7 @@ class Scanner:
             weights: name or folder of weights in place of the shipped ones.
             trust: PEM file of C2PA trust anchors in place of the bundled list.
             n_threads: threads of one inference session.
+            thumbnails: put a small picture into each Record, for pages.
 
         Raises:
             UsageError: a value out of range, an unknown name, a rate too small for the calibration set.
@@ -137,6 +144,7 @@ class Scanner:
             weights,
             Path(trust) if trust else None,
             n_threads,
+            thumbnails,
         )
         self.detectors: dict[str, Detector] = {}
         self.weights: dict[str, weights_room.Weights] = {}
@@ -188,10 +196,37 @@ class Scanner:
         Raises:
             UsageError: the source is none of these.
         """
+        record, image = self.examine(source)
+        if not self.settings.thumbnails or image is None:
+            return record
+        pixels = self.pixels(image)
+        return record if pixels is None else replace(record, thumbnail=jpeg(pixels, THUMBNAIL_PX))
+
+    def examine(self, source: Source) -> tuple[Record, Image | None]:
+        """Judge one image, and hand on what was read of it, for a report: None if that failed.
+
+        Args:
+            source: see scan.
+
+        Raises:
+            UsageError: the source is of no kind that can be an image.
+        """
         work = self._open(source)
         for detector in self.detectors.values():
             self._look(detector, work)
-        return self._record(work)
+        return self._record(work), work.image if work.error is None else None
+
+    def pixels(self, image: Image) -> Pixels | None:
+        """The pixels of an image, also where no detector needed them; None if they cannot be had."""
+        try:
+            return decoding.decode(image, self.settings.limits).pixels
+        except (ImageError, MemoryError):
+            return None
+
+    def measured_for(self, record: Record) -> Measured | None:
+        """Whose thresholds a verdict was made with: not always `measured`, as a network may have failed."""
+        opinion = fuse(record.evidence, self.weights, self.fusions)
+        return opinion.measured if opinion else None
 
     def scan_many(self, sources: Iterable[Source]) -> Iterator[Record]:
         """Judge images one after another, lazily and in order; memory does not grow with their number.

@@ -140,6 +140,25 @@ class Evidence:
         }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class HeatMap:
+    """What a network says about the places of one square window of a picture.
+
+    Attributes:
+        kind: `whole` (the window shows what the picture shows) or `native` (a crop at its own resolution).
+        top: first row of the window, in pixels of the upright picture.
+        left: its first column.
+        side: rows and columns of the window.
+        patches: float32 (h, w) logits of its places, row by row; their mean is the window's logit.
+    """
+
+    kind: Literal["whole", "native"]
+    top: int
+    left: int
+    side: int
+    patches: NDArray[np.float32]
+
+
 @dataclass(frozen=True, slots=True)
 class Thresholds:
     """The operating point of a verdict: two scores and the error rates they were chosen for.
@@ -206,6 +225,7 @@ class Record:
         image: header facts, None if the header could not be read.
         message: plain words about a status that is not `ok`, else None.
         seconds: wall-clock seconds a stage (`decode`, a detector's name).
+        thumbnail: a small JPEG for pages, only where the Scanner was asked for it; no part of the row.
     """
 
     path: str
@@ -215,6 +235,7 @@ class Record:
     image: ImageInfo | None = None
     message: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    thumbnail: bytes | None = field(default=None, repr=False)
 
     @property
     def label(self) -> Label | None:

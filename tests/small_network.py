@@ -21,9 +21,18 @@ PREPROCESSING: dict[str, Any] = {
 
 
 def make_weights(
-    folder: Path, architecture: str = "resnet", *, slope: float = 0.1, n: int = 500, fpr: float = 0.01
+    folder: Path,
+    architecture: str = "resnet",
+    *,
+    slope: float = 0.1,
+    n: int = 500,
+    fpr: float = 0.01,
+    has_patches: bool = False,
 ) -> Path:
-    """Weights whose logit is slope * (mean of red - 127.5), calibrated on n drawn scores a class."""
+    """Weights whose logit is slope * (mean of red - 127.5), calibrated on n drawn scores a class.
+
+    With has_patches a second output `patches` (B, 4, 4): the same of each sixteenth of the view.
+    """
     import onnx
     from onnx import TensorProto, helper
 
@@ -39,11 +48,24 @@ def make_weights(
         helper.make_node("Sub", ["mean", "shift"], ["centred"]),
         helper.make_node("Mul", ["centred", "slope"], ["logit"]),
     ]
+    outputs = [helper.make_tensor_value_info("logit", TensorProto.FLOAT, ["B"])]
+    if has_patches:
+        size = PREPROCESSING["size_px"]
+        values.append(helper.make_tensor("one_channel", TensorProto.INT64, [4], [-1, 1, size, size]))
+        values.append(helper.make_tensor("channels", TensorProto.INT64, [1], [1]))
+        nodes += [
+            helper.make_node("Reshape", ["float", "one_channel"], ["plane"]),
+            helper.make_node("AveragePool", ["plane"], ["places"], kernel_shape=[8, 8], strides=[8, 8]),
+            helper.make_node("Squeeze", ["places", "channels"], ["means"]),
+            helper.make_node("Sub", ["means", "shift"], ["shifted"]),
+            helper.make_node("Mul", ["shifted", "slope"], ["patches"]),
+        ]
+        outputs.append(helper.make_tensor_value_info("patches", TensorProto.FLOAT, ["B", 4, 4]))
     graph = helper.make_graph(
         nodes,
         "red",
         [helper.make_tensor_value_info("views", TensorProto.UINT8, ["B", "H", "W", 3])],
-        [helper.make_tensor_value_info("logit", TensorProto.FLOAT, ["B"])],
+        outputs,
         values,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from mai import weights as weights_on_disk
 from mai.detectors.base import DetectorSettings, Kind, Needs
 from mai.errors import WeightsError
-from mai.images.views import ViewPlan, native_views, whole_views
-from mai.types import Evidence, Image
+from mai.images.views import ViewPlan, native_boxes, native_views, whole_boxes, whole_views
+from mai.types import Evidence, HeatMap, Image
 from mai.weights.session import Session
 
 if TYPE_CHECKING:
@@ -66,14 +66,24 @@ class NetworkDetector:
             evidence.append(self._evidence(whole_logits, native_logits, problem))
         return evidence
 
-    def heat_map(self, image: Image) -> tuple[NDArray[np.float32], Pixels] | None:
-        """Patch logits float32 (h, w) of the middle whole view, and that view; None where the network has no map."""
-        views = whole_views(_pixels(image), self.plan)
-        if "patches" not in self.session.outputs or not views:
-            return None
-        view = views[len(views) // 2]
-        patches = self.session.run(view[None])[1]
-        return None if patches is None else (patches[0], view)
+    def heat_maps(self, image: Image) -> list[HeatMap]:
+        """What the network says about the places of each window that it looks at, in the order of its views.
+
+        Empty where the network has no map, or where it would not judge the picture.
+        """
+        if "patches" not in self.session.outputs or self._unfit(image):
+            return []
+        pixels = _pixels(image)
+        height, width = pixels.shape[:2]
+        boxes = [("whole", box) for box in whole_boxes(height, width, self.plan)]
+        boxes += [("native", box) for box in native_boxes(height, width, self.plan)]
+        views = [*whole_views(pixels, self.plan), *native_views(pixels, self.plan)]
+        patches = self.session.run(np.stack(views))[1]
+        assert patches is not None  # it is among the outputs
+        return [
+            HeatMap("whole" if kind == "whole" else "native", *box, own)
+            for (kind, box), own in zip(boxes, patches, strict=True)
+        ]
 
     def _unfit(self, image: Image) -> str | None:
         if image.pixels is None:
@@ -99,7 +109,8 @@ class NetworkDetector:
             details["whole_logit"] = round(float(whole.mean()), 4)
         if len(native):
             details["native_logit"] = round(float(native.mean()), 4)
-        note = f"The network {self.weights} gives a score of {score:.2f} for synthetic."
+        told = "under 0.01" if score < 0.01 else "over 0.99" if score > 0.99 else f"of {score:.2f}"
+        note = f"The network {self.weights} gives a score {told} for synthetic."
         if problem:
             details |= {"low_quality": True, "problem": problem}
             note += f" It does not count: {problem}."

@@ -84,26 +84,46 @@ def shrink_short_side(pixels: Pixels, short_px: int) -> Pixels:
     return resize(pixels, max(short_px, round(height * scale)), max(short_px, round(width * scale)))
 
 
-def square_at(pixels: Pixels, side: int, y: float, x: float) -> Pixels:
-    """Cut a square of `side` pixels at relative position (y, x), 0 top/left .. 1 bottom/right.
+Box = tuple[int, int, int]
+"""A square window: first row, first column, side, in pixels of the picture."""
+
+
+def box_at(height: int, width: int, side: int, y: float, x: float) -> Box:
+    """The square of `side` pixels at relative position (y, x), 0 top/left .. 1 bottom/right.
 
     A picture smaller than the square gives its largest square at that position.
     """
-    height, width = pixels.shape[:2]
     side = min(side, height, width)
-    top, left = round((height - side) * y), round((width - side) * x)
+    return round((height - side) * y), round((width - side) * x), side
+
+
+def cut(pixels: Pixels, box: Box) -> Pixels:
+    """The pixels of a window, not copied."""
+    top, left, side = box
     return pixels[top : top + side, left : left + side]
 
 
-def whole_views(pixels: Pixels, plan: ViewPlan) -> list[Pixels]:
-    """Whole windows of a picture, each uint8 (size_px, size_px, 3); one if it is nearly square, n_whole if long."""
+def square_at(pixels: Pixels, side: int, y: float, x: float) -> Pixels:
+    """Cut the square that box_at names."""
+    height, width = pixels.shape[:2]
+    return cut(pixels, box_at(height, width, side, y, x))
+
+
+def whole_boxes(height: int, width: int, plan: ViewPlan) -> list[Box]:
+    """Where the whole windows of a picture lie; one if it is nearly square, n_whole if long."""
     if not plan.n_whole:
         return []
-    height, width = pixels.shape[:2]
     n = 1 if max(height, width) < 1.2 * min(height, width) else plan.n_whole
     steps = [0.5] if n == 1 else [i / (n - 1) for i in range(n)]
     side = max(1, round(min(height, width) * plan.whole_share))
-    return [resize(square_at(pixels, side, s, s), plan.size_px, plan.size_px) for s in steps]
+    return [box_at(height, width, side, s, s) for s in steps]
+
+
+def whole_views(pixels: Pixels, plan: ViewPlan) -> list[Pixels]:
+    """Whole windows of a picture, each uint8 (size_px, size_px, 3)."""
+    height, width = pixels.shape[:2]
+    boxes = whole_boxes(height, width, plan)
+    return [resize(cut(pixels, box), plan.size_px, plan.size_px) for box in boxes]
 
 
 NATIVE_PLACES: tuple[tuple[float, float], ...] = (
@@ -116,11 +136,17 @@ NATIVE_PLACES: tuple[tuple[float, float], ...] = (
 """Where native windows are cut, (y, x), the middle first."""
 
 
-def native_views(pixels: Pixels, plan: ViewPlan) -> list[Pixels]:
-    """Native windows of a picture, each uint8 (size_px, size_px, 3); fewer if it is hardly larger than one."""
+def native_boxes(height: int, width: int, plan: ViewPlan) -> list[Box]:
+    """Where the native windows of a picture lie; fewer if it is hardly larger than one."""
     if not plan.n_native:
         return []
-    roomy = min(pixels.shape[:2]) >= 1.5 * plan.native_px
+    roomy = min(height, width) >= 1.5 * plan.native_px
     places = NATIVE_PLACES[: plan.n_native] if roomy else NATIVE_PLACES[:1]
-    windows = [square_at(pixels, plan.native_px, y, x) for y, x in places]
-    return [resize(window, plan.size_px, plan.size_px) for window in windows]
+    return [box_at(height, width, plan.native_px, y, x) for y, x in places]
+
+
+def native_views(pixels: Pixels, plan: ViewPlan) -> list[Pixels]:
+    """Native windows of a picture, each uint8 (size_px, size_px, 3)."""
+    height, width = pixels.shape[:2]
+    boxes = native_boxes(height, width, plan)
+    return [resize(cut(pixels, box), plan.size_px, plan.size_px) for box in boxes]

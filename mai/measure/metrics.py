@@ -5,6 +5,7 @@ Scores are one a picture. Intervals come from a bootstrap over sources, since pi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,8 +23,8 @@ class Interval:
 
     Attributes:
         value: on all pictures.
-        low: 2.5 % quantile over resampled sources.
-        high: 97.5 % quantile.
+        low: its lower end; of `bootstrap`, the 2.5 % quantile over resampled sources.
+        high: its upper end.
     """
 
     value: float
@@ -36,6 +37,20 @@ class Interval:
     def to_list(self) -> list[float]:
         """Value, low, high, rounded to four places."""
         return [round(float(v), 4) for v in (self.value, self.low, self.high)]
+
+
+def wilson(n_hits: int, n: int) -> Interval:
+    """A share of independent trials with its 95 % score interval (E. B. Wilson, JASA 22, 1927, p. 209).
+
+    Args:
+        n_hits: trials that went so, 0..n.
+        n: all trials, at least 1.
+    """
+    z2 = 1.959964**2  # the normal distribution's 97.5 % quantile, squared
+    share = n_hits / n
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    return Interval(share, max(middle - half, 0.0), min(middle + half, 1.0))
 
 
 def auroc(scores: ArrayLike, labels: ArrayLike) -> float:
