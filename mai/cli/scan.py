@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from mai.pipeline import Scanner
     from mai.types import Record
 
-SUFFIXES = {".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+SUFFIXES = {
+    **{".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"},
+    **{".html": "html", ".htm": "html"},
+}
 """Format of --output by its ending, where none is asked for."""
 
 
@@ -73,9 +76,17 @@ class Tally:
 @click.option("--json", "form", flag_value="json", help="A JSON array.")
 @click.option("--jsonl", "form", flag_value="jsonl", help="One JSON object a line.")
 @click.option("--csv", "form", flag_value="csv", help="CSV with a header.")
+@click.option("--html", "form", flag_value="html", help="A page with thumbnails, for people.")
+@click.option("--explain", is_flag=True, help="Each layer's evidence in plain words, image by image.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Its ending sets the format.")
 @click.option(
     "--workers", type=click.IntRange(1), metavar="N", help="Processes. Default: one a CPU for many files."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="S",
+    help="Seconds that one file may take; a file that takes longer gets a row and the scan goes on.",
 )
 @click.option(
     "--fail-on",
@@ -103,8 +114,10 @@ def command(
     threshold: float | None,
     prior: float | None,
     form: str | None,
+    explain: bool,
     output: Path | None,
     workers: int | None,
+    timeout: float | None,
     fail_on: tuple[str, ...],
     weights: str | None,
     trust: Path | None,
@@ -127,22 +140,28 @@ def command(
 
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose exclude each other.")
+    form = _form(form, output, explain)
     usual = Limits()
     limits = Limits(max_bytes or usual.max_bytes, max_pixels or usual.max_pixels)
     scanner = Scanner(
-        detectors, fpr=fpr, threshold=threshold, prior=prior, limits=limits, weights=weights, trust=trust
+        detectors,
+        fpr=fpr,
+        threshold=threshold,
+        prior=prior,
+        limits=limits,
+        weights=weights,
+        trust=trust,
+        thumbnails=form == "html",
     )
-    if form is None:
-        form = SUFFIXES.get(output.suffix.lower(), "table") if output else "table"
     tally = Tally()
     with _told_where(output), ExitStack() as stack:
         stream = _open(stack, output)
-        writer = _writer(form, stream, prior is not None, verbose)
+        writer = _writer(form, stream, scanner, verbose)
         # Rows that appear on the terminal are progress enough, and the two would write over each other.
         progress = _Progress(is_shown=not quiet and not stream.isatty())
         try:
             for record in scan_local(
-                find(paths, max_bytes=limits.max_bytes), scanner.settings, workers, scanner
+                find(paths, max_bytes=limits.max_bytes), scanner.settings, workers, scanner, timeout
             ):
                 tally.add(record)
                 writer.write(record)
@@ -155,7 +174,7 @@ def command(
             raise SystemExit(130) from None
         writer.finish()
         progress.clear()
-        if form == "table" and not quiet and tally.n:
+        if not quiet and tally.n:
             _summary(writer, scanner, tally)
     if not tally.n and not quiet:
         click.echo(
@@ -190,7 +209,29 @@ def _open(stack: ExitStack, output: Path | None) -> TextIO:
     return sys.stdout
 
 
-def _writer(form: str, stream: TextIO, has_posterior: bool, verbose: bool) -> Writer:
+def _form(form: str | None, output: Path | None, explain: bool) -> str:
+    """The format that the options mean."""
+    if form is None:
+        form = SUFFIXES.get(output.suffix.lower(), "table") if output else "table"
+    if form == "html" and (output is None or str(output) == "-") and sys.stdout.isatty():
+        raise click.UsageError("A page on a terminal helps nobody. Give --output FILE.")
+    if explain and form == "table":
+        return "text"
+    if explain and form != "html":  # whose rows have it folded under them
+        raise click.UsageError(
+            f"--explain is text for people; the {form.upper()} rows hold the evidence anyway."
+        )
+    return form
+
+
+def _writer(form: str, stream: TextIO, scanner: Scanner, verbose: bool) -> Writer:
+    has_posterior = scanner.settings.prior is not None
+    if form == "html":
+        return _page(stream, scanner, has_posterior)
+    if form == "text":
+        from mai.report.text import Explained
+
+        return Explained(stream)
     if form == "csv":
         from mai.report.table_csv import Csv
 
@@ -204,13 +245,43 @@ def _writer(form: str, stream: TextIO, has_posterior: bool, verbose: bool) -> Wr
     return JsonLines(stream) if form == "jsonl" else JsonArray(stream)
 
 
+def _page(stream: TextIO, scanner: Scanner, has_posterior: bool) -> Writer:
+    from datetime import UTC, datetime
+
+    from mai.report.html import Html
+    from mai.report.layers import not_asked
+    from mai.report.words import operating_point
+    from mai.scanning.explain import settings_for_people
+
+    point = (
+        operating_point(scanner.thresholds, scanner.measured.table)
+        if scanner.thresholds and scanner.measured
+        else None
+    )
+    return Html(
+        stream,
+        date=datetime.now(UTC),
+        settings=settings_for_people(scanner),
+        weights={
+            name: f"{own.name}, SHA-256 {own.config['sha256']}" for name, own in scanner.weights.items()
+        },
+        not_checked=not_asked(scanner.detectors),
+        operating_point=point,
+        has_posterior=has_posterior,
+    )
+
+
 def _summary(writer: Writer, scanner: Scanner, tally: Tally) -> None:
     """Counts, and the operating point in plain words."""
+    from mai.report.layers import not_asked
     from mai.report.terminal import Table
+    from mai.report.text import Explained
     from mai.report.words import LABELS, operating_point
 
-    if not isinstance(writer, Table):
+    if not isinstance(writer, Table | Explained):
         return
+    if isinstance(writer, Explained):
+        writer.list("Not checked:", not_asked(scanner.detectors))
     counts = [f"{n} {LABELS[label]}" for label in LABELS if (n := tally.labels.get(label))]
     if tally.n_failed:
         counts.append(f"{tally.n_failed} not judged")

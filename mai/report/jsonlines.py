@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TextIO
+from typing import Any, TextIO
 
 from mai.report.escape import safe_json
 from mai.types import Record
@@ -11,13 +11,22 @@ from mai.types import Record
 
 def line(record: Record) -> str:
     """One row as JSON without a line break, UTF-8, nothing in it that a terminal would obey."""
-    row = record.to_dict()
+    return json_text(record.to_dict())
+
+
+def json_text(values: dict[str, Any], indent: int | None = None) -> str:
+    """JSON, UTF-8, nothing in it that a terminal would obey.
+
+    Args:
+        values: what to write; what JSON has no word for becomes text, and a number that is none null.
+        indent: spaces a level; None: all on one line.
+    """
     try:
-        text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=str)
+        text = json.dumps(values, ensure_ascii=False, allow_nan=False, default=str, indent=indent)
     except ValueError:  # NaN or an infinity among a detector's details, which JSON has no word for
-        row = json.loads(json.dumps(row, default=str), parse_constant=lambda _: None)
-        text = json.dumps(row, ensure_ascii=False)
-    return safe_json(text)
+        values = json.loads(json.dumps(values, default=str), parse_constant=lambda _: None)
+        text = json.dumps(values, ensure_ascii=False, indent=indent)
+    return "\n".join(safe_json(part) for part in text.split("\n"))  # the breaks between values are ours
 
 
 class JsonLines:

@@ -27,6 +27,26 @@ REASONS: dict[Reason, str] = {
     "provenance_conflict": "claims and pixels conflict",
 }
 
+EXPLANATIONS: dict[Reason, str] = {
+    "signed_provenance": "A whole signature in the file declares that the picture was made by AI.",
+    "signed_capture": "A camera whose signer is trusted signed the file as a capture, and nothing found speaks "
+    "against it.",
+    "declared_metadata": "The file's own metadata, at the place where a generator writes them, declare that the "
+    "picture was made by AI. Anybody can write such metadata.",
+    "declared_edit": "The file declares that the picture was edited with AI. The answer above is what the rest of "
+    "the evidence gives for the picture as a whole.",
+    "watermark": "The pixels carry a watermark that a generator writes. Anybody who knows it can write it too.",
+    "above_threshold": "The score lies at or above the threshold for 'likely AI-generated'.",
+    "below_threshold": "The score lies at or below the threshold for 'no sign of AI'. That is not proof that a "
+    "camera took the picture.",
+    "low_evidence": "The score lies between the two thresholds: there is not enough evidence either way.",
+    "low_quality": "The picture is smaller or poorer than anything that the network was calibrated on, so its "
+    "score does not count.",
+    "detectors_disagree": "One network says AI-generated, another says no sign of AI, each at its own thresholds.",
+    "provenance_conflict": "What the file claims and what else was found contradict each other. A claim can be "
+    "planted in an authentic photograph, and a screen can be photographed.",
+}
+
 STATUSES: dict[Status, str] = {
     "ok": "judged",
     "not_found": "not found",
@@ -59,6 +79,31 @@ def reason_words(record: Record) -> str:
     if record.reason == "low_evidence" and record.score is None:
         return "the file declares nothing"
     return REASONS[record.reason]
+
+
+def explanation(record: Record) -> str:
+    """Why the answer is what it is, in full sentences; for an image without one, what went wrong."""
+    if record.reason is None:
+        return record.message or f"The image was not judged: {STATUSES[record.status]}."
+    if record.reason == "low_evidence" and record.score is None:
+        return "No network looked, and the file declares nothing. That is no evidence either way."
+    text = EXPLANATIONS[record.reason]
+    if record.reason == "signed_provenance":
+        if reason_words(record).endswith("(trusted signer)"):
+            return f"{text} Its signer is on the trust list."
+        return f"{text} Its signer is on no trust list: anybody can make such a signature."
+    return text
+
+
+def posterior_words(record: Record) -> str | None:
+    """What the score means at the prior that the person gave; None where there is none."""
+    verdict = record.verdict
+    if verdict is None or verdict.prior is None or verdict.posterior is None:
+        return None
+    return (
+        f"Where {share(verdict.prior)} pictures are AI-generated, this score is a probability of "
+        f"{score_words(verdict.posterior)}. The answer does not move with it."
+    )
 
 
 def _signs_synthesis(evidence: Evidence) -> bool:
