@@ -50,8 +50,13 @@ class Authority:
         return c2pa.Signer.from_info(info)
 
 
-@cache
 def authority(name: str = "Test") -> Authority:
+    """An authority of its own for each name, the same each time."""
+    return _made(name)
+
+
+@cache
+def _made(name: str) -> Authority:
     """An ES256 root and leaf with the extended key usage for e-mail, as C2PA asks for; valid for a week."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization

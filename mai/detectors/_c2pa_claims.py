@@ -18,10 +18,10 @@ from typing import Any, Literal
 State = Literal["trusted", "valid_untrusted", "invalid"]
 RANK: tuple[State, ...] = ("trusted", "valid_untrusted", "invalid")
 
-MAX_DEPTH = 16
+MAX_DEPTH = 64
 """Manifests followed from the file's own down to the oldest; deeper ones are said to be there."""
 
-MAX_MANIFESTS = 100
+MAX_MANIFESTS = 200
 """Manifests followed in one file."""
 
 MAX_LISTED = 20

@@ -75,7 +75,7 @@ class Detector:
         self._trust_pem = _read_trust(self._trust_path)
         if settings.trust:
             self.trust = {"name": clean(settings.trust.name), "date": _changed_on(settings.trust)}
-            _ = self._context  # a list that the library cannot read is said now, not at the first signature
+            _check_certificates(settings.trust, self._trust_pem)
         else:
             self.trust = {"name": "C2PA trust list", "date": self._trust_path.stem.rsplit("_", 1)[1]}
 
@@ -184,7 +184,7 @@ class Detector:
     @cached_property
     def _context(self) -> Any:
         """The library's settings, made once. Those of the module (`load_settings`) are not used by readers."""
-        from c2pa import C2paError, Context, Settings
+        from c2pa import Context, Settings
 
         settings = {
             "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
@@ -196,12 +196,7 @@ class Detector:
             },
             "trust": {"trust_anchors": self._trust_pem},
         }
-        try:
-            return Context(Settings.from_dict(settings))
-        except C2paError as error:
-            raise UsageError(
-                f"The trust list {self._trust_path} cannot be used: {error}. Give a PEM file of certificates."
-            ) from error
+        return Context(Settings.from_dict(settings))
 
 
 def _declaration(claims: Claims) -> tuple[str | None, str | None, bool | None]:
@@ -291,6 +286,18 @@ def _read_trust(path: Path) -> str:
             f"The trust list {path} holds no certificate ('-----BEGIN CERTIFICATE-----'). Give a PEM file."
         )
     return text
+
+
+def _check_certificates(path: Path, pem: str) -> None:
+    """Say now that a list is broken: the C2PA library passes over what it cannot read, and would trust nobody."""
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem)
+    except (ssl.SSLError, ValueError) as error:
+        raise UsageError(
+            f"The trust list {path} holds a certificate that cannot be read ({error}). Give a PEM file."
+        ) from error
 
 
 def _changed_on(path: Path) -> str:
