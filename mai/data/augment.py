@@ -32,7 +32,7 @@ class Augmentation:
         scale_low: smallest side of the drawn window as a share of the view's short side.
         native: share of samples that keep their pixels (no rescaling) where the view is large enough.
         codec_passes: most lossy encodings in a row; 0..codec_passes are drawn.
-        quality_low: lowest JPEG or WebP quality drawn, 1..100.
+        quality_low: lowest JPEG or WebP quality drawn, 1..97 (the highest is 97).
         webp: share of the encodings that are WebP (the others JPEG).
         rescale: share that is made smaller and larger again between encodings.
         blur: share that is blurred (Gaussian, sigma 0.3..1.2 px).

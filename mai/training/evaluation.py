@@ -209,7 +209,9 @@ def _groups(
     members: dict[tuple[str, int], list[int]] = {}
     for i, picture in enumerate(pictures):
         name = getattr(picture, key)
-        if name:
+        if (
+            name and name != picture.image
+        ):  # a picture that no source is known of stands for itself, as its path
             members.setdefault((name, picture.label), []).append(i)
     rows = []
     for (name, label), index in sorted(

@@ -1,0 +1,185 @@
+"""How many images a second MAI's training loop makes, against a plain loop, in one run.
+
+    python benchmarks/training_speed.py [--seconds 20] [--workers N]
+
+Both train the same network (`resnet`) with the same augmentation, batch size, loss and optimizer on the same pictures.
+
+    plain   one process; every sample is opened and decoded with Pillow and augmented in the main process, then a step
+            in fp32 and the default layout
+    MAI     `mai train`'s own loop: views decoded once into a memory-mapped store, batches made by worker processes,
+            precision and layout measured and chosen, an allocator that keeps its memory
+
+The pictures are those of ../shared/corpus if it is beside the checkout, else drawn and saved as 1024 x 768 JPEG here.
+Wall-clock figures on a machine that others use too mean little alone: load and CPU seconds a picture stand beside
+them. The store is made before the clock starts; how long that took is printed, and so is after how many samples it
+has paid for itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image as Pil
+
+from mai import config
+from mai.data.augment import augment
+from mai.data.labelled import LabelledSet, Row
+from mai.data.sources import read_set
+from mai.data.store import open_store
+from mai.training import architectures
+from mai.training.batches import AugmentedViews, batches
+from mai.training.device import choose, keep_memory, may_bf16
+from mai.training.optimizer import make_optimizer
+from mai.training.recipe import Recipe
+from mai.training.sampler import BalancedSampler
+
+ROOT = Path(__file__).resolve().parent.parent
+N_PICTURES = 400
+
+
+def pictures(folder: Path) -> LabelledSet:
+    """Some hundred labelled pictures, corpus or drawn."""
+    corpus = ROOT.parent / "shared" / "corpus"
+    if corpus.is_dir():
+        labelled = read_set(str(corpus))
+        rows = [row for row in labelled.rows if row.split == "train" and row.view == "whole"]
+        step = max(1, len(rows) // N_PICTURES)
+        return LabelledSet(tuple(rows[::step][:N_PICTURES]), "corpus", labelled.root)
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(N_PICTURES):
+        coarse = rng.integers(0, 256, (24, 32, 3), np.uint8)
+        picture = Pil.fromarray(coarse).resize((1024, 768), Pil.Resampling.BICUBIC)
+        picture.save(folder / f"{i}.jpg", quality=90)
+        rows.append(Row(str(folder / f"{i}.jpg"), i % 2, "train"))
+    return LabelledSet(tuple(rows), "drawn pictures", str(folder))
+
+
+def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, views: torch.Tensor, labels: torch.Tensor,
+         bf16: bool) -> None:  # fmt: skip
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        logits = model(views)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), labels)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+def plain(recipe: Recipe, labelled: LabelledSet) -> Iterator[int]:
+    """A loop as one writes it first; yields pictures done."""
+    torch.manual_seed(0)
+    model = architectures.load(recipe.architecture).build(recipe).train()
+    optimizer = make_optimizer(model, recipe)
+    rng = np.random.default_rng(0)
+    by_label = [[row for row in labelled.rows if row.label == label] for label in (0, 1)]
+    size, n = recipe.data.size_px, recipe.run.batch_size
+    while True:
+        views, labels = np.empty((n, size, size, 3), np.uint8), np.empty(n, np.float32)
+        for i in range(n):
+            row = by_label[i % 2][int(rng.integers(len(by_label[i % 2])))]
+            with Pil.open(row.file) as image:
+                pixels = np.asarray(image.convert("RGB"))
+            views[i], labels[i] = augment(pixels, rng, size, recipe.augment), row.label
+        step(model, optimizer, torch.from_numpy(views), torch.from_numpy(labels), False)
+        yield n
+
+
+def ours(recipe: Recipe, labelled: LabelledSet, n_workers: int) -> Iterator[int]:
+    """The parts of mai/training/loop.py in its order, without validation and checkpoints; yields pictures done."""
+    architecture = architectures.load(recipe.architecture)
+    keep_memory()
+    torch.manual_seed(0)
+    speed = choose(lambda: architecture.build(recipe), recipe)
+    print(f"MAI chose {speed}")
+    model = architecture.build(recipe).train()
+    if speed.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = make_optimizer(model, recipe)
+    store = open_store(labelled, quiet=True)
+    sampler = BalancedSampler(store, range(len(labelled.rows)), 0, 0.5, 0.5)
+    views = AugmentedViews(store, recipe.data.size_px, recipe.augment)
+    plan = sampler.epoch(0, 300, recipe.run.batch_size)
+    for batch, labels in batches(views, plan, n_workers):
+        step(model, optimizer, batch, labels, speed.bf16)
+        yield len(batch)
+
+
+def cpu_seconds() -> float:
+    """Of this process and its ended children. Workers that still run are counted when they end."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def timed(name: str, make: Callable[[], Iterator[int]], seconds: float) -> tuple[float, float]:
+    """Images a second of wall time after two batches of warm-up, and CPU seconds an image of all processes."""
+    before = cpu_seconds()
+    loop = make()
+    n = 0
+    n_warm = sum(next(loop) for _ in range(2))
+    warm = cpu_seconds() - before
+    started = time.perf_counter()
+    for count in loop:
+        n += count
+        if time.perf_counter() - started > seconds:
+            break
+    wall = time.perf_counter() - started
+    loop.close()
+    cpu = cpu_seconds() - before - (warm if name == "plain" else 0)
+    n_all = n if name == "plain" else n + n_warm
+    load = os.getloadavg()[0]
+    print(
+        f"{name:6} {n / wall:7.1f} images/s wall, {1000 * cpu / n_all:6.1f} ms CPU an image, "
+        f"{n} images, load {load:.1f}"
+    )
+    return n / wall, cpu / n_all
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=20, help="of each loop")
+    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1))
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="the loops take turns, so that a neighbour hits both"
+    )
+    arguments = parser.parse_args()
+    shipped = config.read(Recipe, architectures.load("resnet").recipes["base"])
+    recipe = replace(shipped, run=replace(shipped.run, batch_size=48))
+    features = torch.backends.cpu.get_cpu_capability()
+    print(f"{os.cpu_count()} processors ({features}, bf16 {'yes' if may_bf16('cpu') else 'no'}), torch "
+          f"{torch.__version__}, {torch.get_num_threads()} threads, {arguments.workers} workers, load "
+          f"{os.getloadavg()[0]:.1f}")  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MAI_CACHE"] = folder
+        labelled = pictures(Path(folder))
+        print(f"{len(labelled.rows)} pictures: {labelled.name}")
+        started = time.perf_counter()
+        open_store(labelled, quiet=True)
+        store_s = time.perf_counter() - started
+        ratios, pairs = [], []
+        for _ in range(arguments.rounds):
+            slow = timed("plain", lambda: plain(recipe, labelled), arguments.seconds)
+            fast = timed("MAI", lambda: ours(recipe, labelled, arguments.workers), arguments.seconds)
+            ratios.append(fast[0] / slow[0])
+            pairs.append((slow, fast))
+    ratio, (slow, fast) = sorted(zip(ratios, pairs, strict=True))[len(ratios) // 2]
+    saved = 1 / slow[0] - 1 / fast[0]
+    pays = f"pays after {store_s / saved:,.0f} samples" if saved > 0 else "does not pay here"
+    print(f"store of {len(labelled.rows)} pictures: {store_s:.1f} s, {pays}")
+    print(
+        f"ratio MAI / plain: {ratio:.2f} wall, {slow[1] / fast[1]:.2f} CPU "
+        "(wanted: 3.0 wall where the processor has bf16)"
+    )
+
+
+if __name__ == "__main__":
+    main()
