@@ -34,5 +34,5 @@ ARCHITECTURE = Architecture(
     name="resnet",
     build=build,
     with_patches=None,
-    plan=ViewPlan(size_px=200, n_whole=1, whole_share=1.0, n_native=1, native_px=200, whole_weight=0.5),
+    plan=ViewPlan(size_px=200, n_whole=1, whole_share=1.0, n_native=1, native_px=200, whole_weight=0.6),
 )

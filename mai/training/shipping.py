@@ -234,7 +234,7 @@ def _figures(measured: Mapping[str, Any], architecture: str) -> list[str]:
         "",
         f"`mai eval {architecture} --data DATA --split {measured['split']}`; one score a picture; brackets: "
         "95 % interval, bootstrap over sources. Threshold fixed beforehand on the calibration split "
-        f"({measured['fpr']:.0%} false positives there).",
+        f"({measured['fpr']:.0%} false positives there). The epoch that ships was chosen by the validation AUROC.",
         "",
         "| | " + " | ".join(columns) + " |",
         "|---|" + "---|" * len(columns),
