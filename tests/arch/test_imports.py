@@ -16,6 +16,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("types", "errors"),
     ("config",),
     ("images",),
+    ("provenance",),
     ("measure",),
     ("weights",),
     ("data",),

@@ -1,0 +1,316 @@
+"""The table: what each generator writes, into which field, and what that declares.
+
+A rule holds if one of its fields is there and its text is what the generator writes; a rule with `also` needs a
+second field beside it. Captions and descriptions are matched whole or at their end, with a UUID or a signature
+in them, never by a word that a person could have written about a picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mai.provenance import source_type, values
+from mai.provenance.reading import Field, Reading
+from mai.provenance.source_type import Declares
+from mai.provenance.values import Predicate
+
+Strength = Literal["strong", "medium"]
+"""strong: nobody else writes this. medium: a plain name, or a marker that its maker never described."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of the table.
+
+    Attributes:
+        generator: its short name, as it stands in the evidence.
+        title: its name for people.
+        fields: `place:name` of the fields that may hold it.
+        value: what the text must be.
+        strength: see Strength.
+        source: public page that shows the generator writing it.
+        declares: `synthetic`, or `edited` for a photograph that AI changed.
+        also: fields and text that must be there too.
+    """
+
+    generator: str
+    title: str
+    fields: tuple[str, ...]
+    value: Predicate
+    strength: Strength
+    source: str
+    declares: Declares = "synthetic"
+    also: tuple[tuple[str, ...], Predicate] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A rule that holds.
+
+    Attributes:
+        generator: short name, None where only a source type speaks.
+        title: words for people.
+        declares: what the field says about the picture.
+        strength: see Strength.
+        field: `place:name` of the field.
+    """
+
+    generator: str | None
+    title: str
+    declares: Declares
+    strength: Strength
+    field: str
+
+
+PARAMETERS = ("png:parameters", "exif:UserComment", "stealth:parameters")
+_JSON_PARAMETERS = ("png:parameters", "exif:UserComment")
+_CREDIT = ("xmp:photoshop:Credit", "iptc:Credit")
+_SOURCE_TYPE = "xmp:Iptc4xmpExt:DigitalSourceType"
+_SOFTWARE = (
+    "exif:Software",
+    "png:Software",
+    "xmp:xmp:CreatorTool",
+    "xmp:tiff:Software",
+    "iptc:OriginatingProgram",
+)
+_COMFY_EXIF = ("exif:Make", "exif:Model", "exif:ImageDescription", "exif:DocumentName")
+AI_FIELDS = tuple(
+    f"xmp:Iptc4xmpExt:{name}"
+    for name in ("AISystemUsed", "AISystemVersionUsed", "AIPromptInformation", "AIPromptWriterName")
+)
+IPTC_2025 = "https://www.iptc.org/std/photometadata/specification/IPTC-PhotoMetadata-2025.1.html"
+_GITHUB = "https://github.com/"
+_COMFY = _GITHUB + "comfyanonymous/ComfyUI/blob/master/nodes.py"
+_INVOKE = _GITHUB + "invoke-ai/InvokeAI"
+_NOVELAI = _GITHUB + "NovelAI/novelai-image-metadata"
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "fooocus",
+        "Fooocus",
+        ("png:fooocus_scheme", "exif:MakerNote"),
+        values.is_one_of("fooocus", "a1111"),
+        "strong",
+        _GITHUB + "lllyasviel/Fooocus/blob/main/modules/private_logger.py",
+        also=(_JSON_PARAMETERS, values.is_parameters),
+    ),
+    Rule(
+        "swarmui",
+        "SwarmUI",
+        PARAMETERS,
+        values.is_json_with("sui_image_params"),
+        "strong",
+        _GITHUB + "mcmonkeyprojects/SwarmUI/blob/master/docs/Image%20Metadata%20Format.md",
+    ),
+    Rule(
+        "a1111",
+        "Stable Diffusion web UI (A1111, Forge, SD.Next)",
+        PARAMETERS,
+        values.is_a1111,
+        "strong",
+        _GITHUB + "AUTOMATIC1111/stable-diffusion-webui/wiki/Features#png-info",
+    ),
+    Rule("comfyui", "ComfyUI", ("png:prompt",), values.is_graph, "strong", _COMFY),
+    Rule("comfyui", "ComfyUI", ("png:workflow",), values.is_workflow, "strong", _COMFY),
+    Rule("comfyui", "ComfyUI", _COMFY_EXIF, values.is_prefixed_comfyui, "strong", _COMFY),
+    Rule("comfyui", "ComfyUI", ("exif:UserComment",), values.is_graph, "strong", _COMFY),
+    Rule(
+        "invokeai",
+        "InvokeAI",
+        ("png:invokeai_metadata", "png:invokeai_workflow", "png:invokeai_graph"),
+        values.is_json,
+        "strong",
+        _INVOKE,
+    ),
+    Rule(
+        "invokeai",
+        "InvokeAI",
+        ("png:sd-metadata",),
+        values.is_json_with("image", "model_weights", "app_id", "model_hash"),
+        "strong",
+        _INVOKE,
+    ),
+    Rule("invokeai", "InvokeAI", ("png:Dream",), values.is_dream, "strong", _INVOKE),
+    Rule(
+        "novelai",
+        "NovelAI",
+        ("png:Software", "exif:Software", "stealth:Software"),
+        values.is_one_of("NovelAI"),
+        "strong",
+        _NOVELAI,
+    ),
+    Rule(
+        "novelai",
+        "NovelAI",
+        ("png:Source", "stealth:Source"),
+        values.fits(r"NovelAI Diffusion\b[^\n]{0,80}"),
+        "strong",
+        _NOVELAI,
+    ),
+    Rule(
+        "stealth-pnginfo",
+        "a generator of the Stable Diffusion family (bits hidden in the pixels)",
+        ("stealth:text", "stealth:Comment"),
+        values.anything,
+        "strong",
+        _GITHUB + "ashen-sensored/sd_webui_stealth_pnginfo",
+    ),
+    Rule(
+        "midjourney",
+        "Midjourney",
+        ("png:Description", "exif:ImageDescription", "xmp:dc:description"),
+        values.is_job,
+        "strong",
+        "https://docs.midjourney.com/hc/en-us/articles/33329261836941-Getting-Started-Guide",
+    ),
+    Rule(
+        "google",
+        "Google AI",
+        _CREDIT,
+        values.is_one_of("Made with Google AI"),
+        "strong",
+        "https://support.google.com/websearch/answer/16052223",
+        also=((_SOURCE_TYPE,), lambda value: source_type.declares(value) == "synthetic"),
+    ),
+    Rule(
+        "google",
+        "Google AI",
+        _CREDIT,
+        values.is_one_of("Edited with Google AI", "Made with Google AI"),
+        "strong",
+        "https://support.google.com/photos/answer/15331159",
+        declares="edited",
+        also=((_SOURCE_TYPE,), lambda value: source_type.declares(value) == "edited"),
+    ),
+    Rule(
+        "grok",
+        "xAI Grok",
+        ("exif:ImageDescription",),
+        values.is_grok_signature,
+        "strong",
+        "https://x.ai/news/grok-image-generation-release",
+        also=(("exif:Artist",), values.is_uuid),
+    ),
+    Rule(
+        "ideogram",
+        "Ideogram",
+        ("exif:Make",),
+        values.is_one_of("Ideogram AI"),
+        "medium",
+        "https://ideogram.ai/",
+    ),
+    Rule(
+        "samsung",
+        "Samsung Galaxy AI",
+        ("samsung:PhotoEditor_Re_Edit_Data",),
+        values.is_galaxy_edit,
+        "medium",
+        "https://www.samsung.com/global/galaxy/galaxy-ai/",
+        declares="edited",
+    ),
+    Rule(
+        "aigc-label",
+        "China's label for AI content (GB 45438-2025)",
+        ("xmp:TC260:AIGC", "png:AIGC"),
+        values.is_aigc,
+        "strong",
+        "https://www.tc260.org.cn/",
+    ),
+    Rule(
+        "aigc-label",
+        "China's label for AI content (GB 45438-2025)",
+        ("exif:UserComment",),
+        values.is_aigc_comment,
+        "strong",
+        "https://www.tc260.org.cn/",
+    ),
+    Rule(
+        "aigc-label",
+        "China's label for AI content (GB 45438-2025)",
+        ("xmp:TC260:Label",),
+        values.is_one_of("1", "2", "3"),
+        "strong",
+        "https://www.tc260.org.cn/",
+    ),
+)
+
+SOFTWARE: tuple[tuple[str, str, str], ...] = (
+    ("dall-e", "DALL-E", r"DALL[\s·-]?E"),
+    ("firefly", "Adobe Firefly", r"Adobe Firefly"),
+    ("midjourney", "Midjourney", r"Midjourney"),
+    ("leonardo", "Leonardo.Ai", r"Leonardo(?:[. ]?AI)?"),
+    ("krea", "Krea", r"Krea(?:[. ]?AI)?"),
+    ("recraft", "Recraft", r"Recraft(?:[. ]?AI)?"),
+    ("dreamstudio", "DreamStudio", r"Dream ?Studio"),
+    ("stability", "Stability AI", r"Stability[. ]AI"),
+    ("stable-diffusion", "Stable Diffusion", r"Stable[ -]?Diffusion"),
+    ("flux", "FLUX.1", r"FLUX\.[12]|Black Forest Labs"),
+    ("comfyui", "ComfyUI", r"ComfyUI"),
+    ("invokeai", "InvokeAI", r"InvokeAI"),
+    ("fooocus", "Fooocus", r"Fooocus"),
+    ("swarmui", "SwarmUI", r"(?:Stable)?SwarmUI"),
+    ("draw-things", "Draw Things", r"Draw Things"),
+    ("diffusionbee", "DiffusionBee", r"DiffusionBee"),
+    ("ideogram", "Ideogram", r"Ideogram(?:[. ]?AI)?"),
+    ("nightcafe", "NightCafe", r"NightCafe"),
+    ("bing", "Bing Image Creator", r"(?:Bing|Microsoft) Image Creator"),
+    ("seaart", "SeaArt", r"SeaArt"),
+    ("pixai", "PixAI", r"PixAI"),
+    ("dreamina", "Dreamina", r"Dreamina|即梦(?:AI)?"),
+)
+"""Short name, name and pattern: whole words in the name of the program that made a file, with or without a
+version. A program's name is no proof that it made the picture rather than touched it: medium."""
+
+_SOFTWARE_RULES = tuple(
+    # Apart from the name only a version or the like: `Leonardo da Vinci Scanner` is another program.
+    (Rule(name, title, _SOFTWARE, values.fits(
+        rf"(?i)(?:Adobe |Google |OpenAI |Microsoft )?(?:{pattern})(?:[\s,;:/(_-]+(?:v?[\d.]+[\w.+-]*|[\w.]*AI|web(?: ?UI)?|app|XL|\(?https?://\S*)\)?)*"
+    ), "medium", "https://exiftool.org/TagNames/EXIF.html"))
+    for name, title, pattern in SOFTWARE
+)  # fmt: skip
+
+
+def judge(reading: Reading) -> list[Statement]:
+    """All statements that a file's fields make, the strongest of each generator, in the order of the table."""
+    found: dict[tuple[str | None, str], Statement] = {}
+    for statement in (*_ruled(reading), *_source_types(reading), *_ai_fields(reading)):
+        found.setdefault((statement.generator, statement.declares), statement)
+    if any(name == "a1111" for name, _ in found) and any(name == "fooocus" for name, _ in found):
+        del found["a1111", "synthetic"]  # the scheme says that Fooocus wrote A1111's text
+    if any(name not in (None, "stealth-pnginfo") for name, _ in found):
+        found.pop(("stealth-pnginfo", "synthetic"), None)  # the same generator, known by name
+    return list(found.values())
+
+
+def _ruled(reading: Reading) -> list[Statement]:
+    held = []
+    for rule in (*RULES, *_SOFTWARE_RULES):
+        field = _first(reading, rule.fields, rule.value)
+        if field and (rule.also is None or _first(reading, *rule.also)):
+            held.append(Statement(rule.generator, rule.title, rule.declares, rule.strength, field.key))
+    return held
+
+
+def _first(reading: Reading, keys: tuple[str, ...], value: Predicate) -> Field | None:
+    return next((field for field in reading.of(*keys) if value(field.value)), None)
+
+
+def _source_types(reading: Reading) -> list[Statement]:
+    """What IPTC's source type says, of all that stand there."""
+    said = []
+    for field in reading.of(_SOURCE_TYPE):
+        word, declares = source_type.term(field.value), source_type.declares(field.value)
+        if word and declares:
+            said.append(Statement(None, f"IPTC source type {word}", declares, "strong", field.key))
+    return said
+
+
+def _ai_fields(reading: Reading) -> list[Statement]:
+    """IPTC 2025.1's AI fields: they name what generated the picture, or what changed a composite or capture."""
+    field = _first(reading, AI_FIELDS, values.anything)
+    if field is None:
+        return []
+    others = {source_type.declares(each.value) for each in reading.of(_SOURCE_TYPE)} - {None}
+    declares: Declares = "edited" if others and "synthetic" not in others else "synthetic"
+    return [Statement("iptc-ai", "IPTC 2025.1 AI fields", declares, "medium", field.key)]
