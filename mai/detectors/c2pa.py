@@ -25,18 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from mai.detectors._c2pa_claims import MAX_LISTED, Claims, State, clean, read, software
-from mai.detectors._c2pa_store import Store, find
+from mai.detectors._c2pa_store import Store, find, too_much
 from mai.detectors.base import DetectorSettings, Kind, Needs
 from mai.errors import MissingExtraError, UsageError
 from mai.types import Evidence, Image
 
 TRUST = Path(__file__).parent / "trust"
 """The bundled trust lists, named after their dates; see its README.md."""
-
-MAX_BOXES = 1_000
-"""JUMBF boxes of one store. The library's time grows with the square of a manifest's ingredients: 500 take it 0.5 s,
-1,000 take 2 s, and a 64 MB file could hold hours (measured with c2pa-python 0.38.1). A history of 60 edits with
-thumbnails has 550 boxes."""
 
 MAX_UNFOLDED_MB = 4
 """Of a compressed part, should one get past the check for them."""
@@ -89,7 +84,7 @@ class Detector:
         store = find(image.data)
         if store is None:
             return self._nothing()
-        if store.data is not None and (problem := _too_much(store.data)):
+        if store.data is not None and (problem := too_much(store.data)):
             note = f"The manifest was not read: {problem}."
             return Evidence(self.name, status="failed", note=note, details={"problem": problem})
         return self._verify(image.data, store)
@@ -108,7 +103,7 @@ class Detector:
             if store.data is None:
                 return self._remote(str(error))
             return self._damaged(clean(error))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return self._damaged(clean(error))
         return self._report(report, state)
 
@@ -262,16 +257,6 @@ def _claim_generator(manifest: Mapping[str, Any]) -> str | None:
     programs = manifest.get("claim_generator_info")
     names = [software(program) for program in programs] if isinstance(programs, list) else []
     return clean(", ".join(filter(None, names)) or manifest.get("claim_generator") or "") or None
-
-
-def _too_much(store: bytes) -> str | None:
-    """Why a store is not given to the library, which has no limit on time."""
-    n_boxes = store.count(b"jumd")  # each box begins with one that describes it
-    if n_boxes > MAX_BOXES:
-        return f"it holds {n_boxes:,} boxes, more than the {MAX_BOXES:,} that are opened"
-    if b"brob" in store and b"jumdc2cm" in store:
-        return "it is compressed, and a few bytes can unfold into minutes of work"
-    return None
 
 
 def _read_trust(path: Path) -> str:

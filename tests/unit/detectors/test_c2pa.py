@@ -330,6 +330,33 @@ def test_thousands_of_ingredients_are_refused_at_once(trust: Path) -> None:
     assert (state(few), few.details["n_ingredients"], len(few.details["ingredients"])) == ("trusted", 60, 20)
 
 
+def test_a_megabyte_of_claims_is_refused_and_one_of_thumbnails_is_not(trust: Path) -> None:
+    """One real store, its largest assertion or its thumbnail blown up; what is refused is never opened."""
+    store = stores.find(signed([action("created", "digitalCapture", description="x" * 3000)]))
+    assert store is not None
+    assert store.data is not None
+    assert stores.too_much(store.data) is None
+    for kind, refused in ((b"cbor", True), (b"bidb", False)):
+        at = store.data.index(kind) - 4
+        length = int.from_bytes(store.data[at : at + 4], "big")
+        more = bytes(stores.MAX_CLAIM_BYTES)
+        grown = (
+            store.data[:at]
+            + (length + len(more)).to_bytes(4, "big")
+            + store.data[at + 4 : at + length]
+            + more
+        )
+        around = [m for m in _each(store.data, b"jumb") if m - 4 + _length(store.data, m - 4) > at > m]
+        for m in around:  # the boxes around it grow too
+            grown = grown[: m - 4] + (_length(store.data, m - 4) + len(more)).to_bytes(4, "big") + grown[m:]
+        problem = stores.too_much(grown + store.data[at + length :])
+        assert (problem is not None and "claims" in problem) == refused
+
+
+def _length(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 4], "big")
+
+
 def test_a_compressed_store_is_refused(trust: Path) -> None:
     packing = c2pa.Context(c2pa.Settings.from_dict({"core": {"prefer_compress_manifests": True}}))
     evidence = asked(signed(context=packing), trust)
