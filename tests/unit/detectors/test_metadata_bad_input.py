@@ -178,6 +178,13 @@ def test_malformed_exif_says_nothing(block: bytes) -> None:
     )
 
 
+def test_filler_entries_do_not_hide_a_real_one() -> None:
+    """Where a reader stops at a total of bytes, values that all point at one place use it up."""
+    rows = [(tag, 7, 60_000, 8) for tag in range(1, 271)] + [(0x010F, 2, 12, 60_012)]
+    block = directory(rows).ljust(60_012, b"\xff") + b"Ideogram AI\0"
+    assert look_and_weigh(files.png_with(files.png_chunk(b"eXIf", block))).details["generator"] == "ideogram"
+
+
 def test_one_broken_entry_leaves_the_others() -> None:
     block = directory([(0x010E, 2, 90, 0xFFFFFFF0), (0x010F, 2, 12, 38)]) + b"Ideogram AI\0"
     evidence = look(files.png_with(files.png_chunk(b"eXIf", block)))
