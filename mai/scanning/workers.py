@@ -1,6 +1,6 @@
 """Worker processes of this machine, each with its own Scanner, told apart when one hangs or dies.
 
-    parent  -- an errand: a few files -->  worker     only to a worker that waits for one
+    parent  -- an errand: a few files -->  worker     one at work and one ahead, so that no worker waits
             <-- one Record a file -------
 
 Python's process pool can neither stop one worker nor say which file it was at; both are needed for a row
@@ -18,6 +18,8 @@ from itertools import islice
 from multiprocessing import connection as pipes
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
+from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -76,17 +78,21 @@ class _Worker:
 
     Attributes:
         is_ready: its detectors are loaded.
-        errand: what it was given, None while it waits.
-        n_due: rows that it still owes for the errand.
+        given: errands that it has, the one at work first, each with the rows that it still owes for it.
         since: when it began with the file at hand, seconds of the monotonic clock.
     """
 
     process: BaseProcess
     pipe: Connection
     is_ready: bool = False
-    errand: _Errand | None = None
-    n_due: int = 0
+    given: deque[tuple[_Errand, int]] = field(default_factory=deque)
     since: float = 0.0
+
+    def has_room(self, errand: _Errand) -> bool:
+        """One errand at work and one ahead; alone where a guilty file is looked for, so that no other is blamed."""
+        if not self.is_ready or not self.given:
+            return self.is_ready
+        return len(self.given) == 1 and not errand.one_by_one and not self.given[0][0].one_by_one
 
 
 class Crew:
@@ -140,7 +146,7 @@ class Crew:
         """End all workers: those that wait by themselves, those at work at once."""
         for worker in self._workers:
             worker.pipe.close()
-            if worker.errand is not None or not worker.is_ready:
+            if worker.given or not worker.is_ready:
                 worker.process.kill()
         for worker in self._workers:
             worker.process.join(CLOSE_S)
@@ -150,17 +156,23 @@ class Crew:
         self._workers.clear()
 
     def _hand_out(self) -> None:
-        n_idle = sum(worker.errand is None for worker in self._workers)
+        n_idle = sum(not worker.given for worker in self._workers)
         for _ in range(min(len(self._waiting) - n_idle, self._n_workers - len(self._workers))):
             self._start()
-        for worker in list(self._workers):
-            if self._waiting and worker.is_ready and worker.errand is None:
-                worker.errand = errand = self._waiting.popleft()
-                worker.n_due, worker.since = len(errand.rest), monotonic()
-                try:
-                    worker.pipe.send(errand.rest)
-                except OSError:
-                    self._bury(worker)
+        for n_given in (0, 1):  # who waits comes first
+            for worker in list(self._workers):
+                if self._waiting and len(worker.given) == n_given and worker.has_room(self._waiting[0]):
+                    self._give(worker, self._waiting.popleft())
+
+    def _give(self, worker: _Worker, errand: _Errand) -> None:
+        files = errand.rest
+        if not worker.given:
+            worker.since = monotonic()
+        worker.given.append((errand, len(files)))
+        try:
+            worker.pipe.send(files)
+        except OSError:
+            self._bury(worker)
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
@@ -173,7 +185,7 @@ class Crew:
         """Wait for a worker to say something, or for the time of one to be up."""
         wait_s = None
         if self._timeout_s is not None:
-            ends = [w.since + self._timeout_s for w in self._workers if w.errand is not None]
+            ends = [w.since + self._timeout_s for w in self._workers if w.given]
             wait_s = max(min(ends) - monotonic(), 0.0) if ends else None
         ready = set(pipes.wait([worker.pipe for worker in self._workers], wait_s))
         for worker in [worker for worker in self._workers if worker.pipe in ready]:
@@ -181,7 +193,7 @@ class Crew:
         for worker in list(self._workers):
             is_late = (
                 self._timeout_s is not None
-                and worker.errand is not None
+                and worker.given
                 and monotonic() - worker.since >= self._timeout_s
                 and not worker.pipe.poll()  # the row may have come while we were busy elsewhere
             )
@@ -200,18 +212,17 @@ class Crew:
             worker.is_ready = True
             self._n_false_starts = 0
             return
-        errand = worker.errand
-        assert errand is not None  # only an errand is answered
+        errand, n_due = worker.given.popleft()  # only an errand is answered
         errand.add(message)
-        worker.n_due -= 1
         worker.since = monotonic()
-        if not worker.n_due:
-            self._take_back(worker)
+        if n_due > 1:
+            worker.given.appendleft((errand, n_due - 1))
+        else:
+            self._take_back(errand)
 
     def _bury(self, worker: _Worker) -> None:
         """A worker died. Its file is tried again alone; the second death is the file's fault."""
-        errand = worker.errand
-        self._remove(worker)
+        errand = self._remove(worker)
         if errand is None:
             self._n_false_starts += not worker.is_ready
             if self._n_false_starts >= MAX_FALSE_STARTS:
@@ -224,27 +235,31 @@ class Crew:
         if errand.one_by_one and errand.deaths > 1:
             errand.add(_died(errand.rest[0]))
         errand.one_by_one = True
-        self._take_back(worker)
+        self._take_back(errand)
 
     def _give_up(self, worker: _Worker) -> None:
         """The time of the file at hand is up: a row for it, and another worker for the rest."""
-        errand = worker.errand
+        errand = self._remove(worker)
         assert errand is not None
         assert self._timeout_s is not None
-        self._remove(worker)
         errand.add(_late(errand.rest[0], self._timeout_s))
-        self._take_back(worker)
+        self._take_back(errand)
 
-    def _take_back(self, worker: _Worker) -> None:
-        errand, worker.errand = worker.errand, None
-        if errand is not None and not errand.is_done:
+    def _take_back(self, errand: _Errand) -> None:
+        if not errand.is_done:
             self._waiting.appendleft(errand)
 
-    def _remove(self, worker: _Worker) -> None:
+    def _remove(self, worker: _Worker) -> _Errand | None:
+        """End a worker. What it was sent ahead waits again; what it was at is handed back, None for nothing."""
         self._workers.remove(worker)
         worker.pipe.close()
         worker.process.kill()
         worker.process.join(CLOSE_S)
+        if not worker.given:
+            return None
+        first, *ahead = [errand for errand, _ in worker.given]
+        self._waiting.extendleft(reversed(ahead))
+        return first
 
 
 def make_scanner(settings: ScanSettings) -> Scanner:
@@ -264,11 +279,22 @@ def _serve(pipe: Connection, settings: ScanSettings) -> None:
             pipe.send(next(kind for kind in kinds if isinstance(error, kind))(str(error)))
             return
         pipe.send(None)
-        while True:
-            for found in pipe.recv():
+        errands: SimpleQueue[list[Found] | None] = SimpleQueue()
+        # A thread that always takes what comes: were both ends to wait with a full pipe, they would wait for ever.
+        Thread(target=_take, args=(pipe, errands), daemon=True).start()
+        while (founds := errands.get()) is not None:
+            for found in founds:
                 pipe.send(scanner.scan(found))
     except (EOFError, OSError):
         return
+
+
+def _take(pipe: Connection, errands: SimpleQueue[list[Found] | None]) -> None:
+    try:
+        while True:
+            errands.put(pipe.recv())
+    except (EOFError, OSError):  # the parent is done, or gone
+        errands.put(None)
 
 
 def _died(found: Found) -> Record:

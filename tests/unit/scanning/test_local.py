@@ -35,10 +35,14 @@ def founds(n: int) -> list[Found]:
     return [Found(f"{i}", data=picture(5 * i % 256), named=True) for i in range(n)]
 
 
-def test_a_file_that_kills_its_worker_gets_a_row_and_the_rest_go_on(settings: ScanSettings) -> None:
+@pytest.mark.parametrize("options", [(2, None), (1, 60.0)])
+def test_a_file_that_kills_its_worker_gets_a_row_and_the_rest_go_on(
+    settings: ScanSettings, options: tuple[int, float | None]
+) -> None:
     some = founds(14)
     some[6] = Found("6", data=Poison(b"x"), named=True)
-    records = list(scan_local(some, settings, 2))
+    n_workers, timeout_s = options
+    records = list(scan_local(some, settings, n_workers, timeout_s=timeout_s))
     assert [r.path for r in records] == [str(i) for i in range(14)]
     assert [r.status for r in records] == ["ok"] * 6 + ["detector_failed"] + ["ok"] * 7
     assert "died" in (records[6].message or "")
@@ -95,6 +99,14 @@ def test_a_worker_that_cannot_begin_says_why() -> None:
     with pytest.raises(UsageError, match="Did you mean 'resnet'"):
         list(scan_local(founds(1), ScanSettings(("resnte",)), 2))
     assert not multiprocessing.active_children()
+
+
+def test_large_members_of_shards_pass_both_ways(settings: ScanSettings) -> None:
+    """More than a pipe holds, in errands that are sent ahead while rows come back."""
+    data = picture(200, size=700)
+    assert len(data) > 2**20
+    some = [Found(f"{i}", data=data, named=True) for i in range(20)]
+    assert [r.label for r in scan_local(some, settings, 2)] == ["synthetic"] * 20
 
 
 def test_files_are_taken_only_as_rows_leave(settings: ScanSettings) -> None:
