@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mai.report import layers, words
 from mai.report.case import NOT_PROOF, Case, error_rates, versions
+from mai.report.escape import visible
 from mai.report.heatmap import drawn, layer
 from mai.report.page import answer, facts, foot, head, lines, section, settings_rows, text
 from mai.report.thumbnail import data_url, jpeg
@@ -142,7 +143,7 @@ def _picture(case: Case) -> str:
         figure = f'<figure><div class="stack">{shown}</div><figcaption>{asked}</figcaption></figure>'
         return section("The picture", [figure], "picture")
     figures = [_overlaid(number, name, found, shown, url) for number, (name, found, url) in enumerate(maps)]
-    return section("The picture, and where the network looks", figures, "picture")
+    return section("The picture, and what the network finds where", figures, "picture")
 
 
 def _overlaid(number: int, name: str, maps: tuple[HeatMap, ...], shown: str, url: str) -> str:
@@ -151,6 +152,7 @@ def _overlaid(number: int, name: str, maps: tuple[HeatMap, ...], shown: str, url
     what = "as a whole" if drawn(maps)[0].kind == "whole" else "in close-ups"
     rest = len(maps) - len(drawn(maps))
     more = f" Its {rest} close-ups are not drawn." if rest else ""
+    more += " Where no window lies, nothing is drawn." if len(drawn(maps)) > 1 else ""
     caption = (
         f"{layers.title(name)}: each square is a place, coloured by what that place alone would say. The mean of a "
         f"window's squares is the network's answer for it, so the map is exact. It shows the picture {what}.{more} "
@@ -226,11 +228,11 @@ def _operating_point(case: Case) -> str:
 def _file(record: Record) -> list[tuple[str, str]]:
     image = record.image
     if image is None:
-        return [("path", record.path), ("status", words.STATUSES[record.status])]
+        return [("path", visible(record.path)), ("status", words.STATUSES[record.status])]
     size = "in memory" if image.n_bytes is None else f"{image.n_bytes:,} bytes"
     return [
-        ("path", record.path),
-        ("format", image.format),
+        ("path", visible(record.path)),  # a line break in a name must not look like one of the page
+        ("format", visible(image.format)),
         ("size", f"{image.width:,} x {image.height:,} pixels, {size}"),
         ("SHA-256", image.sha256),
     ]
