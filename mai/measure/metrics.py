@@ -125,8 +125,8 @@ def bootstrap(
     units: list[list[NDArray[np.int64]]] = []
     for wanted in (True, False):
         groups: dict[str, list[int]] = {}
-        for i in np.flatnonzero(y == wanted):
-            groups.setdefault(sources[i], []).append(int(i))
+        for i in np.flatnonzero(y == wanted).tolist():
+            groups.setdefault(sources[i], []).append(i)
         units.append([np.array(group, np.int64) for _, group in sorted(groups.items())])
     rng = np.random.default_rng(seed)
     values = np.empty(n)
