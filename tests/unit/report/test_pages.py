@@ -305,6 +305,19 @@ def test_patches_mean_is_the_windows_logit_and_windows_lie_where_views_were_cut(
     assert tuple(layer[5, 150, :3]) == heatmap.SYNTHETIC_RGB
 
 
+def test_each_patch_lies_where_the_network_saw_it(pixel: Path) -> None:
+    """A picture that is nearly square: one window in its middle, its quarter columns from dark to bright red."""
+    pixels = np.zeros((64, 72, 3), np.uint8)
+    pixels[..., 1] = np.random.default_rng(0).integers(0, 255, (64, 72))
+    for i in range(4):
+        pixels[:, 4 + 16 * i : 20 + 16 * i, 0] = 60 * i
+    (found,) = Detector(DetectorSettings(pixel)).heat_maps(decode.from_array(pixels))
+    assert (found.top, found.left, found.side) == (0, 4, 64)
+    columns = np.nanmean(heatmap.log_odds([found], Calibration(1.0, 0.0), 64, 72)[:, 4:68], axis=0)
+    for i in range(4):  # the logit of red r is a tenth of r - 127.5; the edges blur in resizing
+        assert columns[16 * i : 16 * i + 16] == pytest.approx((60 * i - 127.5) / 10, abs=0.6)
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5000), (5000, 3), (700, 900)])
 def test_a_layer_of_any_shape_keeps_the_mean(height: int, width: int) -> None:
     side = min(height, width)
