@@ -1,6 +1,6 @@
 """How many images a second MAI's training loop makes, against a plain loop, in one run.
 
-    python benchmarks/training_speed.py [--seconds 20] [--workers N]
+    python benchmarks/training_speed.py [--batches 30] [--workers N]
 
 Both train the same network (`resnet`) with the same augmentation, batch size, loss and optimizer on the same pictures.
 
@@ -22,7 +22,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from mai.data.sources import read_set
 from mai.data.store import open_store
 from mai.training import architectures
 from mai.training.batches import AugmentedViews, batches
-from mai.training.device import choose, keep_memory, may_bf16
+from mai.training.device import Speed, choose, keep_memory, may_bf16
 from mai.training.optimizer import make_optimizer
 from mai.training.recipe import Recipe
 from mai.training.sampler import BalancedSampler
@@ -74,7 +74,7 @@ def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, views: torch.
     optimizer.step()
 
 
-def plain(recipe: Recipe, labelled: LabelledSet) -> Iterator[int]:
+def plain(recipe: Recipe, labelled: LabelledSet, n_batches: int) -> Iterator[int]:
     """A loop as one writes it first; yields pictures done."""
     torch.manual_seed(0)
     model = architectures.load(recipe.architecture).build(recipe).train()
@@ -82,7 +82,7 @@ def plain(recipe: Recipe, labelled: LabelledSet) -> Iterator[int]:
     rng = np.random.default_rng(0)
     by_label = [[row for row in labelled.rows if row.label == label] for label in (0, 1)]
     size, n = recipe.data.size_px, recipe.run.batch_size
-    while True:
+    for _ in range(n_batches):
         views, labels = np.empty((n, size, size, 3), np.uint8), np.empty(n, np.float32)
         for i in range(n):
             row = by_label[i % 2][int(rng.integers(len(by_label[i % 2])))]
@@ -93,21 +93,20 @@ def plain(recipe: Recipe, labelled: LabelledSet) -> Iterator[int]:
         yield n
 
 
-def ours(recipe: Recipe, labelled: LabelledSet, n_workers: int) -> Iterator[int]:
+def ours(
+    recipe: Recipe, labelled: LabelledSet, n_batches: int, n_workers: int, speed: Speed
+) -> Iterator[int]:
     """The parts of mai/training/loop.py in its order, without validation and checkpoints; yields pictures done."""
-    architecture = architectures.load(recipe.architecture)
     keep_memory()
     torch.manual_seed(0)
-    speed = choose(lambda: architecture.build(recipe), recipe)
-    print(f"MAI chose {speed}")
-    model = architecture.build(recipe).train()
+    model = architectures.load(recipe.architecture).build(recipe).train()
     if speed.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, recipe)
     store = open_store(labelled, quiet=True)
     sampler = BalancedSampler(store, range(len(labelled.rows)), 0, 0.5, 0.5)
     views = AugmentedViews(store, recipe.data.size_px, recipe.augment)
-    plan = sampler.epoch(0, 300, recipe.run.batch_size)
+    plan = sampler.epoch(0, n_batches, recipe.run.batch_size)
     for batch, labels in batches(views, plan, n_workers):
         step(model, optimizer, batch, labels, speed.bf16)
         yield len(batch)
@@ -118,39 +117,27 @@ def cpu_seconds() -> float:
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def timed(name: str, make: Callable[[], Iterator[int]], seconds: float) -> tuple[float, float]:
+def timed(name: str, loop: Iterator[int]) -> tuple[float, float]:
     """Images a second of wall time after two batches of warm-up, and CPU seconds an image of all processes."""
     before = cpu_seconds()
-    loop = make()
-    n = 0
     n_warm = sum(next(loop) for _ in range(2))
-    warm = cpu_seconds() - before
     started = time.perf_counter()
-    for count in loop:
-        n += count
-        if time.perf_counter() - started > seconds:
-            break
+    n = sum(loop)
     wall = time.perf_counter() - started
-    loop.close()
-    cpu = cpu_seconds() - before - (warm if name == "plain" else 0)
-    n_all = n if name == "plain" else n + n_warm
-    load = os.getloadavg()[0]
+    cpu = (cpu_seconds() - before) / (n + n_warm)
     print(
-        f"{name:6} {n / wall:7.1f} images/s wall, {1000 * cpu / n_all:6.1f} ms CPU an image, "
-        f"{n} images, load {load:.1f}"
+        f"{name:6} {n / wall:7.1f} images/s wall, {1000 * cpu:6.1f} ms CPU an image, "
+        f"{n} images, load {os.getloadavg()[0]:.1f}"
     )
-    return n / wall, cpu / n_all
+    return n / wall, cpu
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=20, help="of each loop")
+    parser.add_argument("--batches", type=int, default=30, help="of 48 pictures, of each loop")
     parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1))
-    parser.add_argument(
-        "--rounds", type=int, default=2, help="the loops take turns, so that a neighbour hits both"
-    )
     arguments = parser.parse_args()
     shipped = config.read(Recipe, architectures.load("resnet").recipes["base"])
     recipe = replace(shipped, run=replace(shipped.run, batch_size=48))
@@ -165,18 +152,16 @@ def main() -> None:
         started = time.perf_counter()
         open_store(labelled, quiet=True)
         store_s = time.perf_counter() - started
-        ratios, pairs = [], []
-        for _ in range(arguments.rounds):
-            slow = timed("plain", lambda: plain(recipe, labelled), arguments.seconds)
-            fast = timed("MAI", lambda: ours(recipe, labelled, arguments.workers), arguments.seconds)
-            ratios.append(fast[0] / slow[0])
-            pairs.append((slow, fast))
-    ratio, (slow, fast) = sorted(zip(ratios, pairs, strict=True))[len(ratios) // 2]
+        slow = timed("plain", plain(recipe, labelled, arguments.batches + 2))
+        architecture = architectures.load("resnet")
+        speed = choose(lambda: architecture.build(recipe), recipe)
+        print(f"MAI chose {speed}")
+        fast = timed("MAI", ours(recipe, labelled, arguments.batches + 2, arguments.workers, speed))
     saved = 1 / slow[0] - 1 / fast[0]
     pays = f"pays after {store_s / saved:,.0f} samples" if saved > 0 else "does not pay here"
     print(f"store of {len(labelled.rows)} pictures: {store_s:.1f} s, {pays}")
     print(
-        f"ratio MAI / plain: {ratio:.2f} wall, {slow[1] / fast[1]:.2f} CPU "
+        f"ratio MAI / plain: {fast[0] / slow[0]:.2f} wall, {slow[1] / fast[1]:.2f} CPU "
         "(wanted: 3.0 wall where the processor has bf16)"
     )
 
