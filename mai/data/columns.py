@@ -152,8 +152,8 @@ class RowMaker:
             )
         column = self.columns.pictures[0]
         image = _text(record, "image") if column != "image" else _text(record, "id")
-        source = _text(record, "source")
-        return [self._row(record, column, label, source=source, image=image or "", where=where, name=name)]
+        told = _text(record, "source")
+        return [self._row(record, column, label, source=told, image=image or "", where=where, name=name)]
 
     def _row(
         self,
