@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 HERE = Path(__file__).parent
-PHOTOGRAPHS = {"astronaut": 90, "camera": 90, "chelsea": 90, "coffee": 90, "retina": 85}
+PHOTOGRAPHS = {"astronaut": 90, "brick": 80, "camera": 90, "chelsea": 90, "coffee": 90, "retina": 85}
 """Name in skimage.data -> JPEG quality. Larger pictures get less so that a file stays under 200 KB."""
 
 DECLARED = (
