@@ -68,8 +68,18 @@ def main() -> None:
     try:
         group(prog_name="mai")
     except MaiError as error:
-        print(f"mai: {error}", file=sys.stderr)
+        from mai.report.escape import visible
+
+        print(f"mai: {visible(str(error))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except BrokenPipeError:
         sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        from mai.report.escape import visible
+
+        print(
+            f"mai: {visible(f'{error.filename or error}: {error.strerror or type(error).__name__}')}",
+            file=sys.stderr,
+        )
         sys.exit(1)

@@ -79,4 +79,6 @@ def as_text(result: dict[str, Any]) -> str:
                 )
     if result["aligned"]["n_broken"]:
         lines.append(f"{result['aligned']['n_broken']} files could not be read and are left out.")
-    return "\n".join(lines)
+    from mai.report.escape import visible
+
+    return "\n".join(visible(line) for line in lines)  # names of sources are anybody's text

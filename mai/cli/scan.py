@@ -153,6 +153,7 @@ def command(
         trust=trust,
         thumbnails=form == "html",
     )
+    _refuse_to_overwrite(output, paths)
     tally = Tally()
     with _told_where(output), ExitStack() as stack:
         stream = _open(stack, output)
@@ -181,6 +182,18 @@ def command(
             "mai: Nothing to judge: no file there is an image by its name or its first bytes.", err=True
         )
     sys.exit(tally.exit_code(fail_on))
+
+
+def _refuse_to_overwrite(output: Path | None, paths: tuple[str, ...]) -> None:
+    """Results never take the place of a picture: `--output *.jpg` is a slip that would cost one."""
+    from mai.images import kinds
+
+    if output is None or not output.is_file():
+        return
+    with output.open("rb") as file:
+        head = file.read(kinds.HEAD_BYTES)
+    if str(output) in paths or kinds.is_picture("", head):
+        raise click.UsageError(f"--output {output} is one of the inputs or a picture; choose another file.")
 
 
 @contextmanager

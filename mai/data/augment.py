@@ -190,6 +190,15 @@ ALIGNED_LOW = 0.8
 ALIGNED_QUALITY = (60, 96)
 
 
+def draw_name(image: str) -> str:
+    """The part of a picture's name that its draws are seeded by: the last three parts of a path.
+
+    Not the last alone: the pictures of a pair are called `ID/authentic` and `ID/synthetic`, and one draw for each class
+    would tell them apart. Not the whole path: the same set elsewhere should get the same draws.
+    """
+    return "/".join(image.split("/")[-3:])
+
+
 def aligned(pixels: Pixels, rng: Generator, size_px: int) -> tuple[Pixels, bytes]:
     """The aligned protocol: both classes through the same drawn window, size, codec and quality.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ import numpy as np
 from mai.data.facts import FileFacts, read_facts
 from mai.data.labelled import Row
 from mai.data.near import difference_hash
+from mai.data.processes import pool as pool_of
 from mai.errors import DataError, ImageError, MissingExtraError, require
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _map(tasks: Iterator[tuple[Row, Chain | None]], n_workers: int) -> Iterator[
         yield from map(_examine, tasks)
         return
     try:
-        with ProcessPoolExecutor(n_workers, initializer=_one_thread) as pool:
+        with pool_of(n_workers, _one_thread) as pool:
             yield from pool.map(_examine, tasks, chunksize=32)
     except BrokenProcessPool as error:
         raise DataError(

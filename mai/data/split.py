@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from mai.data.labelled import LabelledSet, Row
 from mai.data.near import Groups, difference_hash, near_duplicate_groups
+from mai.data.processes import pool as pool_of
 from mai.errors import DataError, ImageError, UsageError
 
 __all__ = ["assign_splits", "difference_hash", "near_duplicate_groups"]
@@ -91,7 +91,7 @@ def hash_rows(
 ) -> list[int | None]:
     """Difference hashes of pictures; None for one that cannot be decoded."""
     hashes: list[int | None] = []
-    with ProcessPoolExecutor(n_workers) if n_workers > 1 else _InPlace() as pool:
+    with pool_of(n_workers) if n_workers > 1 else _InPlace() as pool:
         for value in pool.map(_hash_row, rows, chunksize=16):
             hashes.append(value)
             if progress:

@@ -3,16 +3,17 @@
 Training reads every picture many times; decoding it once and small (a whole view with a short side of 256 px, one
 native window of 256 px) makes an epoch cost only augmentation and network. Rows that are views already (column
 `view`: crop, whole) are kept as they are. The file is made once for a set (by its fingerprint), written to a
-temporary name and renamed, and shared by all worker processes through the page cache.
+temporary name and renamed, and shared by all worker processes through the page cache. Its name holds the rows in their
+order with each file's size and time of change, so another order, or a file changed in place, makes another store.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mai.data.processes import pool as pool_of
 from mai.errors import DataError, ImageError
 from mai.images.views import shrink_short_side, square_at
 
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 
 VIEW_PX = 256
 KINDS = ("whole", "crop")
-VERSION = 1
+FOR_EVALUATION = "web"
+"""View that is only measured on; any name but this and KINDS is a whole file, as one without a view."""
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,28 +124,28 @@ def _job(task: tuple[int, Row]) -> tuple[int, list[tuple[str, Pixels]], str | No
 def _decode_all(
     rows: tuple[Row, ...], n_workers: int
 ) -> Iterator[tuple[int, list[tuple[str, Pixels]], str | None]]:
-    tasks = [(i, row) for i, row in enumerate(rows) if row.view in (None, *KINDS)]
+    tasks = [(i, row) for i, row in enumerate(rows) if row.view != FOR_EVALUATION]
     if n_workers <= 1 or len(tasks) < 64:
         yield from map(_job, tasks)
         return
-    with ProcessPoolExecutor(n_workers) as pool:
+    with pool_of(n_workers) as pool:
         yield from pool.map(_job, tasks, chunksize=16)
 
 
 def open_store(labelled: LabelledSet, n_workers: int = 0, quiet: bool = False) -> Store:
     """The store of a set, made first if it is not there.
 
-    Views of kinds other than whole and crop (the corpus's `web`) are for evaluation and are not stored.
+    Rows of the view `web` are for evaluation and are not stored.
 
     Raises:
         DataError: no picture of the set can be read.
     """
     folder = cache_folder() / "stores"
-    stem = folder / f"{labelled.fingerprint[:20]}-v{VERSION}-{VIEW_PX}px"
+    stem = folder / f"{labelled.fingerprint[:12]}-{_state_of_files(labelled.rows)}-v{VERSION}-{VIEW_PX}px"
     data_file, index_file = stem.with_suffix(".pixels"), stem.with_suffix(".json")
     if not index_file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _make(labelled, data_file, index_file, n_workers or len(os.sched_getaffinity(0)), quiet)
+        _make(labelled, data_file, index_file, n_workers or os.cpu_count() or 1, quiet)
     index = json.loads(index_file.read_text("utf-8"))
     views = tuple(View(*values) for values in index["views"])
     if not views:
@@ -150,6 +154,18 @@ def open_store(labelled: LabelledSet, n_workers: int = 0, quiet: bool = False) -
         )
     pixels = np.memmap(data_file, np.uint8, mode="r")
     return Store(labelled.rows, views, pixels, index["broken"])
+
+
+def _state_of_files(rows: tuple[Row, ...]) -> str:
+    """A hash of the rows in their order, with size and time of change of each file."""
+    state = hashlib.sha256()
+    for row in rows:
+        found = (0, 0)
+        if Path(row.file).is_file():
+            facts = Path(row.file).stat()
+            found = (facts.st_size, facts.st_mtime_ns)
+        state.update(f"{row.file}\0{row.label}\0{row.view}\0{found}\n".encode("utf-8", "surrogateescape"))
+    return state.hexdigest()[:16]
 
 
 def _make(labelled: LabelledSet, data_file: Path, index_file: Path, n_workers: int, quiet: bool) -> None:
@@ -161,7 +177,7 @@ def _make(labelled: LabelledSet, data_file: Path, index_file: Path, n_workers: i
         for index, made, problem in _decode_all(labelled.rows, n_workers):
             if problem is not None:
                 broken[labelled.rows[index].file] = problem
-                print(f"left out: {labelled.rows[index].file}: {problem}", file=sys.stderr)
+                print(f"left out: {labelled.rows[index].file!r}: {problem}", file=sys.stderr)
             for kind, pixels in made:
                 file.write(np.ascontiguousarray(pixels).tobytes())
                 views.append((index, kind, offset, pixels.shape[0], pixels.shape[1]))

@@ -108,7 +108,7 @@ def _tar(path: Path, hidden: bool, max_bytes: int) -> Iterator[Member]:
                         member = _tar_member(archive, entry, max_bytes)
                         if member is not None:
                             yield member
-    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         yield Member(None, None, _broken(error, "tar archive", n_entries))
 
 

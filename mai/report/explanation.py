@@ -204,7 +204,7 @@ def _operating_point(case: Case) -> str:
         return ""
     names = {
         "false_positive": "Authentic pictures flagged",
-        "false_negative": "AI-generated pictures let pass",
+        "false_negative": "AI-generated pictures called 'no sign of AI'",
     }
     signs = {"false_positive": "score of at least", "false_negative": "score of at most"}
     rows = "".join(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mai.data.augment import aligned
+from mai.data.augment import aligned, draw_name
 from mai.errors import DataError, ImageError
 from mai.images.views import ViewPlan, native_views, whole_views
 from mai.measure import metrics
@@ -90,9 +90,7 @@ def views_of_row(
         protocol: `native` or `aligned`.
     """
     if protocol == "aligned":
-        rng = np.random.default_rng(
-            [0, zlib.crc32(f"{row.image.rsplit('/', 1)[-1]}:{row.view or ''}".encode())]
-        )
+        rng = np.random.default_rng([0, zlib.crc32(f"{draw_name(row.image)}:{row.view or ''}".encode())])
         if row.view in ("crop", "whole"):
             view, _ = aligned(pixels, rng, plan.size_px)
             return ([view], []) if row.view == "whole" else ([], [view])

@@ -129,13 +129,12 @@ class _Run:
         """Train until the last epoch or until patience ends."""
         self._announce()
         started_at = self.epoch
-        while self.epoch < self.recipe.run.epochs:
+        while self.epoch < self.recipe.run.epochs and not self._is_out_of_patience():
             loss, rate, seconds = self._train_epoch()
             self.epoch, self.step = self.epoch + 1, 0
             self._validate(loss, rate, seconds)
-            if self.recipe.run.patience and self.bad_epochs >= self.recipe.run.patience:
+            if self._is_out_of_patience():
                 self._say(f"No better validation AUROC for {self.bad_epochs} epochs: stopped early.")
-                break
             if self.job.stop_after_epochs and self.epoch - started_at >= self.job.stop_after_epochs:
                 break
         if self.is_main:
@@ -143,6 +142,9 @@ class _Run:
 
             draw_run(self.job.output)
         return self.job.output / "best.pt"
+
+    def _is_out_of_patience(self) -> bool:
+        return bool(self.recipe.run.patience) and self.bad_epochs >= self.recipe.run.patience
 
     def _train_epoch(self) -> tuple[float, float, float]:
         import torch
@@ -153,6 +155,10 @@ class _Run:
         mine = [batch[rank::world] for batch in all_batches[self.step :]]
         views = AugmentedViews(self.job.store, recipe.data.size_px, recipe.augment)
         if plan.frozen_share:
+            if not hasattr(self.raw, "freeze"):
+                raise TrainingError(
+                    f"run.frozen_share: '{recipe.architecture}' has no layers that can be held."
+                )
             self.raw.freeze(self.epoch * self.n_batches < plan.frozen_share * self.n_steps)  # type: ignore[operator]
         self.model.train()
         if self.step == 0:

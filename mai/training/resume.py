@@ -10,9 +10,7 @@ from mai.errors import TrainingError
 from mai.training import checkpoint
 from mai.training.job import Job
 
-RUN_MAY_CHANGE = frozenset(
-    {"epochs", "patience", "validation_views", "checkpoint_minutes", "layout", "precision"}
-)
+RUN_MAY_CHANGE = frozenset({"epochs", "patience", "validation_views", "checkpoint_minutes"})
 """Keys of the recipe's [run] that may differ when a run is resumed: they change no sample and no step already done."""
 
 

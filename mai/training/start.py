@@ -28,14 +28,21 @@ def read_state(source: str) -> dict[str, Any]:
 
     path = Path(source) if source.endswith(".pt") else weights_on_disk.load(source).folder / AVERAGE
     state = checkpoint.load(path)
-    return {name: value.float() for name, value in (state["average"] or state["model"]).items()}
+    return {name: value.float() for name, value in (_weights_of(state, path)).items()}
+
+
+def _weights_of(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    found = state.get("average") or state.get("model")
+    if not isinstance(found, dict):
+        raise TrainingError(f"{path} is no checkpoint of MAI: it has neither an average nor a model.")
+    return found
 
 
 def save_average(state: dict[str, Any], path: Path) -> None:
     """Write the averaged weights of a checkpoint in fp16, to train on from."""
     from mai.training import checkpoint
 
-    values = state["average"] or state["model"]
+    values = _weights_of(state, path)
     checkpoint.save({"average": {n: v.half() if v.ndim >= 2 else v for n, v in values.items()}}, path)
 
 

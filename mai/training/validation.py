@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mai.data.augment import aligned
+from mai.data.augment import aligned, draw_name
 from mai.data.store import Store
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def aligned_views(
         if row.image not in index:
             index[row.image] = len(index)
             firsts.append(view.row)
-        name = zlib.crc32(f"{row.image.rsplit('/', 1)[-1]}:{view.kind}".encode())
+        name = zlib.crc32(f"{draw_name(row.image)}:{view.kind}".encode())
         views[i], _ = aligned(store.read(view), np.random.default_rng([seed, name]), size_px)
         picture[i] = index[row.image]
     facts = [store.rows[i] for i in firsts]
