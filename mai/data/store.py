@@ -177,7 +177,9 @@ def _make(labelled: LabelledSet, data_file: Path, index_file: Path, n_workers: i
         for index, made, problem in _decode_all(labelled.rows, n_workers):
             if problem is not None:
                 broken[labelled.rows[index].file] = problem
-                print(f"left out: {labelled.rows[index].file!r}: {problem}", file=sys.stderr)
+                file_name = labelled.rows[index].file
+                told = file_name if file_name.isprintable() else ascii(file_name)
+                print(f"left out: {told}: {problem}", file=sys.stderr)
             for kind, pixels in made:
                 file.write(np.ascontiguousarray(pixels).tobytes())
                 views.append((index, kind, offset, pixels.shape[0], pixels.shape[1]))

@@ -10,8 +10,13 @@ from mai.errors import TrainingError
 from mai.training import checkpoint
 from mai.training.job import Job
 
-RUN_MAY_CHANGE = frozenset({"epochs", "patience", "validation_views", "checkpoint_minutes"})
-"""Keys of the recipe's [run] that may differ when a run is resumed: they change no sample and no step already done."""
+RUN_MAY_CHANGE = frozenset(
+    {"epochs", "patience", "validation_views", "checkpoint_minutes", "layout", "precision"}
+)
+"""Keys of the recipe's [run] that may differ when a run is resumed: they change no sample and no step already done.
+
+Of layout and precision the checkpoint's own count, whatever the recipe says; older checkpoints lack the two keys.
+"""
 
 
 def previous(job: Job, resume: bool) -> dict[str, Any] | None:
