@@ -105,7 +105,7 @@ def ours(
     optimizer = make_optimizer(model, recipe)
     store = open_store(labelled, quiet=True)
     sampler = BalancedSampler(store, range(len(labelled.rows)), 0, 0.5, 0.5)
-    views = AugmentedViews(store, recipe.data.size_px, recipe.augment)
+    views = AugmentedViews(store, recipe.data, recipe.augment)
     plan = sampler.epoch(0, n_batches, recipe.run.batch_size)
     for batch, labels in batches(views, plan, n_workers):
         step(model, optimizer, batch, labels, speed.bf16)

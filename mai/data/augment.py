@@ -20,6 +20,7 @@ from mai.errors import require
 
 if TYPE_CHECKING:
     from numpy.random import Generator
+    from numpy.typing import NDArray
 
     from mai.types import Pixels
 
@@ -39,6 +40,8 @@ class Augmentation:
         noise: share that gets Gaussian noise (standard deviation 1..6 of 255).
         light: share with a drawn gain 0.85..1.15 and gamma 0.85..1.18.
         mask: share with one rectangle of 5..25 % of the area filled with its mean.
+        cutmix: share of samples with a rectangle of 10..50 % of the area from another sample of the batch, the target
+            mixed by area (Yun et al., CutMix, arXiv 1905.04899); drawn by training/batches.py.
     """
 
     scale_low: float = 0.6
@@ -51,12 +54,13 @@ class Augmentation:
     noise: float = 0.1
     light: float = 0.2
     mask: float = 0.15
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         need(0 < self.scale_low <= 1, "scale_low", self.scale_low, "more than 0, at most 1")
         need(self.codec_passes >= 0, "codec_passes", self.codec_passes, "0 or more")
         need(1 <= self.quality_low <= 97, "quality_low", self.quality_low, "1 to 97")
-        for name in ("native", "webp", "rescale", "blur", "noise", "light", "mask"):
+        for name in ("native", "webp", "rescale", "blur", "noise", "light", "mask", "cutmix"):
             need_share(name, getattr(self, name))
 
 
@@ -173,17 +177,38 @@ def _relight(square: Pixels, rng: Generator) -> Pixels:
     return table[square]
 
 
-def _masked(square: Pixels, rng: Generator) -> Pixels:
-    side = square.shape[0]
-    area, aspect = rng.uniform(0.05, 0.25), np.exp(rng.uniform(-0.7, 0.7))
+def _rectangle(side: int, rng: Generator, low: float, high: float) -> tuple[slice, slice]:
+    area, aspect = rng.uniform(low, high), np.exp(rng.uniform(-0.7, 0.7))
     h = min(side, max(1, round(side * np.sqrt(area * aspect))))
     w = min(side, max(1, round(side * np.sqrt(area / aspect))))
     top, left = int(rng.integers(side - h + 1)), int(rng.integers(side - w + 1))
+    return slice(top, top + h), slice(left, left + w)
+
+
+def _masked(square: Pixels, rng: Generator) -> Pixels:
+    place = _rectangle(square.shape[0], rng, 0.05, 0.25)
     square = square.copy()
-    square[top : top + h, left : left + w] = (
-        square[top : top + h, left : left + w].mean((0, 1)).astype(np.uint8)
-    )
+    square[place] = square[place].mean((0, 1)).astype(np.uint8)
     return square
+
+
+def cutmix(views: Pixels, labels: NDArray[np.float32], rng: Generator, share: float) -> None:
+    """Put rectangles of other samples of a batch into some of its samples, in place; targets are mixed by area.
+
+    Args:
+        views: uint8 RGB (B, S, S, 3).
+        labels: float32 (B,), 0..1.
+        rng: all draws come from it.
+        share: of samples that are changed.
+    """
+    before, targets = views.copy(), labels.copy()
+    side = views.shape[1]
+    for i, other in enumerate(rng.permutation(len(views))):
+        if rng.random() < share:
+            rows, columns = _rectangle(side, rng, 0.1, 0.5)
+            views[i, rows, columns] = before[other, rows, columns]
+            part = (rows.stop - rows.start) * (columns.stop - columns.start) / side**2
+            labels[i] = (1 - part) * targets[i] + part * targets[other]
 
 
 ALIGNED_LOW = 0.8

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mai.data.augment import Augmentation, augment
+from mai.data.augment import Augmentation, augment, cutmix
 from mai.data.store import Store
+from mai.training.recipe import DataPlan
 from mai.training.sampler import Draw
 
 if TYPE_CHECKING:
@@ -18,18 +19,22 @@ if TYPE_CHECKING:
 class AugmentedViews:
     """A map-style torch data set whose keys are lists of draws and whose items are whole batches."""
 
-    def __init__(self, store: Store, size_px: int, how: Augmentation) -> None:
-        self.store, self.size_px, self.how = store, size_px, how
+    def __init__(self, store: Store, plan: DataPlan, how: Augmentation) -> None:
+        self.store, self.plan, self.how = store, plan, how
 
     def __getitem__(self, draws: Sequence[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
         """Views uint8 (B, S, S, 3) and labels float32 (B,)."""
         import torch
 
-        views = np.empty((len(draws), self.size_px, self.size_px, 3), np.uint8)
+        kinds = {self.store.views[draw.view].kind for draw in draws}
+        side = self.plan.side("whole" if kinds == {"whole"} else "crop")
+        views = np.empty((len(draws), side, side, 3), np.uint8)
         for i, draw in enumerate(draws):
             pixels = self.store.read(self.store.views[draw.view])
-            views[i] = augment(pixels, np.random.default_rng(draw.seed), self.size_px, self.how)
+            views[i] = augment(pixels, np.random.default_rng(draw.seed), side, self.how)
         labels = np.fromiter((draw.label for draw in draws), np.float32, len(draws))
+        if self.how.cutmix and draws:
+            cutmix(views, labels, np.random.default_rng([*draws[0].seed, 1]), self.how.cutmix)
         return torch.from_numpy(views), torch.from_numpy(labels)
 
 

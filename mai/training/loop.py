@@ -39,6 +39,15 @@ if TYPE_CHECKING:
     import torch
 
 
+def hold_norms(model: torch.nn.Module) -> None:
+    """Let batch norms use the statistics that they have, not a batch's; their gains and offsets still learn."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+
+
 def train(job: Job, resume: bool = False) -> Path:
     """Run the job and return the path of its best checkpoint.
 
@@ -117,12 +126,17 @@ class _Run:
                     f"The set has no {name} split. Run: mai data split DATA --output split.csv"
                 )
         self.sampler = BalancedSampler(
-            store, rows["train"], self.recipe.run.seed, data.source_power, data.whole_share
+            store,
+            rows["train"],
+            self.recipe.run.seed,
+            data.source_power,
+            data.whole_share,
+            kinds_apart=data.side("whole") != data.side("crop"),
         )
         self.n_batches = max(1, len(self.sampler) // self.recipe.run.batch_size)
         self.n_steps = self.n_batches * self.recipe.run.epochs
         self.validation: AlignedViews = aligned_views(
-            store, rows["validation"], data.size_px, most=self.recipe.run.validation_views
+            store, rows["validation"], data, most=self.recipe.run.validation_views
         )
 
     def go(self) -> Path:
@@ -153,7 +167,7 @@ class _Run:
         all_batches = self.sampler.epoch(self.epoch, self.n_batches, plan.batch_size)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         mine = [batch[rank::world] for batch in all_batches[self.step :]]
-        views = AugmentedViews(self.job.store, recipe.data.size_px, recipe.augment)
+        views = AugmentedViews(self.job.store, recipe.data, recipe.augment)
         if plan.frozen_share:
             if not hasattr(self.raw, "freeze"):
                 raise TrainingError(
@@ -161,6 +175,8 @@ class _Run:
                 )
             self.raw.freeze(self.epoch * self.n_batches < plan.frozen_share * self.n_steps)  # type: ignore[operator]
         self.model.train()
+        if plan.hold_norms:
+            hold_norms(self.raw)
         if self.step == 0:
             self.loss_sum = 0.0
         n_seen, started, saved = 0, time.perf_counter(), time.perf_counter()

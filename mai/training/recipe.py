@@ -16,18 +16,25 @@ class DataPlan:
 
     Attributes:
         size_px: side of the square that the network sees.
+        whole_px: side of whole views where it is not size_px (0: it is); each batch then holds views of one kind.
         whole_share: share of samples that are whole views (the others native crops).
         source_power: how strongly big sources are held back, see training/sampler.py; 0 not at all, 1 fully.
     """
 
     size_px: int
+    whole_px: int = 0
     whole_share: float = 0.5
     source_power: float = 0.5
 
     def __post_init__(self) -> None:
         need(self.size_px >= 32, "size_px", self.size_px, "at least 32")
+        need(self.whole_px == 0 or self.whole_px >= 32, "whole_px", self.whole_px, "0 or at least 32")
         need_share("whole_share", self.whole_share)
         need_share("source_power", self.source_power)
+
+    def side(self, kind: str) -> int:
+        """Side in pixels of views of a kind, `whole` or `crop`."""
+        return self.whole_px or self.size_px if kind == "whole" else self.size_px
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,8 @@ class RunPlan:
         patience: epochs without a better validation AUROC before it stops; 0: never.
         validation_views: most validation views scored an epoch, 0: all.
         frozen_share: share of all steps in which the network's early layers are held (networks with `freeze`).
+        hold_norms: batch norms keep the statistics that they came with (for runs that start from trained weights, and
+            for batches of one kind of view).
         checkpoint_minutes: minutes between checkpoints inside an epoch.
         layout: `contiguous`, `channels_last`, or `auto`: the faster one, measured at the start. Two runs agree bit for
             bit only with the same one.
@@ -85,6 +94,7 @@ class RunPlan:
     patience: int = 0
     validation_views: int = 0
     frozen_share: float = 0.0
+    hold_norms: bool = False
     checkpoint_minutes: float = 5.0
     layout: Literal["auto", "contiguous", "channels_last"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -41,15 +41,22 @@ class BalancedSampler:
         seed: of the run.
         power: see the head of this module.
         whole_share: share of draws that take a picture's whole view where it has both kinds.
+        kinds_apart: each batch holds views of one kind, as far as its pictures have both.
 
     Raises:
         DataError: a class has no picture.
     """
 
     def __init__(
-        self, store: Store, rows: Sequence[int], seed: int, power: float, whole_share: float
+        self,
+        store: Store,
+        rows: Sequence[int],
+        seed: int,
+        power: float,
+        whole_share: float,
+        kinds_apart: bool = False,
     ) -> None:
-        self.seed, self.whole_share = seed, whole_share
+        self.seed, self.whole_share, self.kinds_apart = seed, whole_share, kinds_apart
         allowed = set(rows)
         pictures: dict[str, dict[str, list[int]]] = {}
         facts: dict[str, tuple[int, str]] = {}
@@ -88,8 +95,14 @@ class BalancedSampler:
             picks = np.concatenate([columns[0][b * (batch_size - half) :][: batch_size - half],
                                     columns[1][b * half :][:half]])  # fmt: skip
             rng.shuffle(picks)
+            chances = rng.random(len(picks))
+            if self.kinds_apart:
+                chances[:] = chances[0]
             batches.append(
-                [self._draw(int(p), rng.random(), (self.seed, epoch, b, i)) for i, p in enumerate(picks)]
+                [
+                    self._draw(int(p), chance, (self.seed, epoch, b, i))
+                    for i, (p, chance) in enumerate(zip(picks, chances, strict=True))
+                ]
             )
         return batches
 

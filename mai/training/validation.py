@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mai.data.augment import aligned, draw_name
 from mai.data.store import Store
+from mai.training.recipe import DataPlan
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ class AlignedViews:
     """Views made once by the aligned protocol, and whose they are.
 
     Attributes:
-        views: uint8 (N, S, S, 3).
+        views: N arrays uint8 (S, S, 3), S the side of views of that kind.
         kinds: (N,) `whole` or `crop`.
         picture: (N,) index in `images`.
         images: (P,) names of the pictures.
@@ -31,7 +32,7 @@ class AlignedViews:
         contents: (P,) kind of content, empty where the set does not say.
     """
 
-    views: NDArray[np.uint8]
+    views: list[NDArray[np.uint8]]
     kinds: NDArray[np.str_]
     picture: NDArray[np.int64]
     images: list[str]
@@ -47,14 +48,14 @@ class AlignedViews:
 
 
 def aligned_views(
-    store: Store, rows: Sequence[int], size_px: int, seed: int = 0, most: int = 0
+    store: Store, rows: Sequence[int], plan: DataPlan, seed: int = 0, most: int = 0
 ) -> AlignedViews:
     """Make the aligned views of the given rows; each view's draws depend only on the seed and the picture's name.
 
     Args:
         store: the decoded set.
         rows: indices of rows.
-        size_px: side of the squares.
+        plan: says the side of each kind of view.
         seed: of the draws.
         most: keep at most this many views, spread evenly; 0: all.
     """
@@ -66,7 +67,7 @@ def aligned_views(
         chosen = [chosen[round(i * (len(chosen) - 1) / (most - 1))] for i in range(most)]
     index: dict[str, int] = {}
     firsts: list[int] = []
-    views = np.empty((len(chosen), size_px, size_px, 3), np.uint8)
+    views: list[NDArray[np.uint8]] = []
     picture = np.empty(len(chosen), np.int64)
     for i, view in enumerate(chosen):
         row = store.rows[view.row]
@@ -74,7 +75,8 @@ def aligned_views(
             index[row.image] = len(index)
             firsts.append(view.row)
         name = zlib.crc32(f"{draw_name(row.image)}:{view.kind}".encode())
-        views[i], _ = aligned(store.read(view), np.random.default_rng([seed, name]), size_px)
+        rng = np.random.default_rng([seed, name])
+        views.append(aligned(store.read(view), rng, plan.side(view.kind))[0])
         picture[i] = index[row.image]
     facts = [store.rows[i] for i in firsts]
     return AlignedViews(
@@ -90,17 +92,20 @@ def aligned_views(
 
 
 def score_views(
-    model: torch.nn.Module, views: NDArray[np.uint8], device: str, batch_size: int = 64
+    model: torch.nn.Module, views: Sequence[NDArray[np.uint8]], device: str, batch_size: int = 64
 ) -> NDArray[np.float64]:
-    """Logits (N,) of uint8 views (N, S, S, 3), in evaluation mode, fp32."""
+    """Logits (N,) of N uint8 views (S, S, 3), which may differ in S, in evaluation mode, fp32."""
     import torch
 
     was_training = model.training
     model.eval()
     out = np.empty(len(views), np.float64)
     with torch.inference_mode():
-        for start in range(0, len(views), batch_size):
-            batch = torch.from_numpy(views[start : start + batch_size]).to(device)
-            out[start : start + batch_size] = model(batch).float().cpu().numpy()
+        for side in {view.shape[0] for view in views}:
+            same = [i for i, view in enumerate(views) if view.shape[0] == side]
+            for start in range(0, len(same), batch_size):
+                some = same[start : start + batch_size]
+                batch = torch.from_numpy(np.stack([views[i] for i in some])).to(device)
+                out[some] = model(batch).float().cpu().numpy()
     model.train(was_training)
     return out

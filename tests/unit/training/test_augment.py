@@ -14,10 +14,11 @@ from PIL import Image as Pil
 pytest.importorskip("cv2", reason="augmentation needs the extra 'train'")
 torch = pytest.importorskip("torch", reason="training needs the extra 'train'")
 
-from mai.data.augment import ALIGNED_QUALITY, Augmentation, aligned, augment  # noqa: E402
+from mai.data.augment import ALIGNED_QUALITY, Augmentation, aligned, augment, cutmix  # noqa: E402
 from mai.data.labelled import Row  # noqa: E402
 from mai.data.store import Store, View  # noqa: E402
 from mai.training.batches import AugmentedViews, batches  # noqa: E402
+from mai.training.recipe import DataPlan  # noqa: E402
 from mai.training.sampler import BalancedSampler, Draw  # noqa: E402
 
 PICTURE = draw_picture(1, synthetic=False)
@@ -51,7 +52,7 @@ def test_the_same_for_the_same_seed_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [f.name for f in fields(Augmentation) if f.name not in {"quality_low", "rescale"}]
+    "name", [f.name for f in fields(Augmentation) if f.name not in {"quality_low", "rescale", "cutmix"}]
 )
 def test_every_key_does_something(name: str) -> None:
     value = {"scale_low": 0.3, "codec_passes": 3}.get(name, 1.0)
@@ -86,7 +87,7 @@ def two_pictures() -> Store:
 
 
 def test_the_label_changes_no_pixel() -> None:
-    views = AugmentedViews(two_pictures(), 96, STRONG)
+    views = AugmentedViews(two_pictures(), DataPlan(96), STRONG)
     seeds = [(0, 0, 0, i) for i in range(8)]
     made = [views[[Draw(0, label, seed) for seed in seeds]] for label in (0, 1)]
     assert torch.equal(made[0][0], made[1][0])
@@ -99,14 +100,58 @@ def test_batches_are_the_same_whoever_makes_them() -> None:
     plan = BalancedSampler(store, [0, 1], 0, 0.5, 0.5).epoch(0, 4, 4)
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
-    here = list(batches(AugmentedViews(store, 64, Augmentation()), plan, 0))
-    there = list(batches(AugmentedViews(store, 64, Augmentation()), plan, 2))
+    here = list(batches(AugmentedViews(store, DataPlan(64), Augmentation()), plan, 0))
+    there = list(batches(AugmentedViews(store, DataPlan(64), Augmentation()), plan, 2))
     assert len(here) == len(there) == 4
     for (views, labels), (others, other_labels) in zip(here, there, strict=True):
         assert torch.equal(views, others)
         assert torch.equal(labels, other_labels)
     # A resumed run starts one loader more: it must not move the generator that dropout draws from.
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_cutmix_mixes_targets_by_area_and_keeps_the_rest() -> None:
+    views = np.repeat(np.array([0, 255], np.uint8), 4)[:, None, None, None] * np.ones(
+        (1, 40, 40, 3), np.uint8
+    )
+    labels = np.repeat(np.array([0, 1], np.float32), 4)
+    cutmix(views, labels, np.random.default_rng(0), 1.0)
+    # White is synthetic here, so the share of white is the target.
+    assert labels == pytest.approx(views.mean((1, 2, 3)) / 255, abs=1e-6)
+    assert len(set(labels.tolist())) > 3
+    before = views.copy()
+    cutmix(views, labels, np.random.default_rng(0), 0.0)
+    assert np.array_equal(views, before)
+
+
+def test_kinds_of_different_size_have_batches_of_their_own() -> None:
+    store = two_kinds()
+    plan = DataPlan(64, whole_px=96, whole_share=0.5)
+    drawn = BalancedSampler(store, [0, 1, 2, 3], 0, 0.5, 0.5, kinds_apart=True).epoch(0, 16, 4)
+    made = AugmentedViews(store, plan, Augmentation(cutmix=0.5))
+    sides = set()
+    for batch in drawn:
+        kinds = {store.views[draw.view].kind for draw in batch}
+        assert len(kinds) == 1
+        views, labels = made[batch]
+        assert views.shape[1] == (96 if kinds == {"whole"} else 64)
+        assert bool(((labels >= 0) & (labels <= 1)).all())
+        sides.add(views.shape[1])
+    assert sides == {64, 96}
+    again = made[drawn[0]]
+    assert torch.equal(made[drawn[0]][0], again[0])
+    assert torch.equal(made[drawn[0]][1], again[1])
+
+
+def two_kinds() -> Store:
+    pixels = np.concatenate([PICTURE.ravel(), draw_picture(1, synthetic=True).ravel()])
+    names = (("a", 0, "crop"), ("a", 0, "whole"), ("b", 1, "crop"), ("b", 1, "whole"))
+    rows = tuple(Row(f"{n}-{kind}.jpg", label, "train", image=n, view=kind) for n, label, kind in names)
+    places = [(0, PICTURE.shape), (PICTURE.size, draw_picture(1, synthetic=True).shape)]
+    views = tuple(
+        View(i, kind, places[label][0], *places[label][1][:2]) for i, (_, label, kind) in enumerate(names)
+    )
+    return Store(rows, views, pixels, {})
 
 
 def facts(data: bytes) -> tuple[str, tuple[int, int], tuple[tuple[int, ...], ...]]:
