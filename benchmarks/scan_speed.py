@@ -138,7 +138,7 @@ def untrained(folder: Path) -> Path:
     model = architecture.with_patches(architecture.build(recipe).eval())
     home = folder / "pixel_v0_0"
     home.mkdir()
-    export(shipped_form(model), ["logit", "patches"], architecture.plan.size_px, home / "model.onnx")
+    export(shipped_form(model), ["logit", "patches"], architecture.plan.sides, home / "model.onnx")
     table = operating_table(np.tile(np.linspace(0.01, 0.99, 200), 2), np.repeat([1, 0], 200), "no data")
     card = {
         "format": weights.FORMAT,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mai import weights as weights_on_disk
 from mai.detectors.base import DetectorSettings, Kind, Needs
 from mai.errors import WeightsError
-from mai.images.views import ViewPlan, native_boxes, native_views, whole_boxes, whole_views
+from mai.images.views import ViewPlan, by_side, native_boxes, native_views, whole_boxes, whole_views
 from mai.types import Evidence, HeatMap, Image
 from mai.weights.session import Session
 
@@ -56,7 +56,9 @@ class NetworkDetector:
             native = [] if problem == "no pixels" else native_views(_pixels(image), self.plan)
             parts.append((len(whole), len(native), problem))
             views += whole + native
-        logits = self.session.logits(np.stack(views)) if views else np.empty(0, np.float32)
+        logits = np.empty(len(views), np.float32)
+        for places, batch in by_side(views):
+            logits[places] = self.session.logits(batch)
         evidence: list[Evidence] = []
         start = 0
         for n_whole, n_native, problem in parts:
@@ -78,11 +80,14 @@ class NetworkDetector:
         boxes = [("whole", box) for box in whole_boxes(height, width, self.plan)]
         boxes += [("native", box) for box in native_boxes(height, width, self.plan)]
         views = [*whole_views(pixels, self.plan), *native_views(pixels, self.plan)]
-        patches = self.session.run(np.stack(views))[1]
-        assert patches is not None  # it is among the outputs
+        patches: dict[int, NDArray[np.float32]] = {}
+        for places, batch in by_side(views):
+            made = self.session.run(batch)[1]
+            assert made is not None  # it is among the outputs
+            patches.update(zip(places, made, strict=True))
         return [
-            HeatMap("whole" if kind == "whole" else "native", *box, own)
-            for (kind, box), own in zip(boxes, patches, strict=True)
+            HeatMap("whole" if kind == "whole" else "native", *box, patches[i])
+            for i, (kind, box) in enumerate(boxes)
         ]
 
     def _unfit(self, image: Image) -> str | None:

@@ -11,6 +11,7 @@ Only numpy and Pillow: a plain install uses it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ class ViewPlan:
 
     Attributes:
         size_px: side of the square that the network sees.
+        whole_px: side of the square that a whole window becomes, where it is not size_px (0: it is).
         n_whole: most whole windows, spread along the long side; 0: none.
         whole_share: side of a whole window as a share of the picture's short side, 0..1.
         n_native: most native windows; 0: none.
@@ -43,6 +45,16 @@ class ViewPlan:
     native_px: int
     whole_weight: float = 0.5
     min_side_px: int = 64
+    whole_px: int = 0
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Sides in pixels of the views that the network gets, each once."""
+        return tuple(dict.fromkeys((self.side("whole"), self.size_px)))
+
+    def side(self, kind: str) -> int:
+        """Side in pixels of a view of a kind: `whole`, or any other for native ones."""
+        return self.whole_px or self.size_px if kind == "whole" else self.size_px
 
     def combine(self, whole: ArrayLike, native: ArrayLike) -> float:
         """One logit a picture from the logits of its views: the mean of each kind, weighted.
@@ -120,10 +132,10 @@ def whole_boxes(height: int, width: int, plan: ViewPlan) -> list[Box]:
 
 
 def whole_views(pixels: Pixels, plan: ViewPlan) -> list[Pixels]:
-    """Whole windows of a picture, each uint8 (size_px, size_px, 3)."""
+    """Whole windows of a picture, each uint8 (S, S, 3), S the plan's side of whole views."""
     height, width = pixels.shape[:2]
-    boxes = whole_boxes(height, width, plan)
-    return [resize(cut(pixels, box), plan.size_px, plan.size_px) for box in boxes]
+    side = plan.side("whole")
+    return [resize(cut(pixels, box), side, side) for box in whole_boxes(height, width, plan)]
 
 
 NATIVE_PLACES: tuple[tuple[float, float], ...] = (
@@ -150,3 +162,10 @@ def native_views(pixels: Pixels, plan: ViewPlan) -> list[Pixels]:
     height, width = pixels.shape[:2]
     boxes = native_boxes(height, width, plan)
     return [resize(cut(pixels, box), plan.size_px, plan.size_px) for box in boxes]
+
+
+def by_side(views: Sequence[Pixels]) -> Iterator[tuple[list[int], Pixels]]:
+    """Views of one size together: their places in `views`, and uint8 (B, S, S, 3)."""
+    for side in dict.fromkeys(view.shape[0] for view in views):
+        places = [i for i, view in enumerate(views) if view.shape[0] == side]
+        yield places, np.stack([views[i] for i in places])

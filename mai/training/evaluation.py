@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mai.data.augment import aligned, draw_name
 from mai.errors import DataError, ImageError
-from mai.images.views import ViewPlan, native_views, whole_views
+from mai.images.views import ViewPlan, by_side, native_views, whole_views
 from mai.measure import metrics
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def views_of_row(
     if protocol == "aligned":
         rng = np.random.default_rng([0, zlib.crc32(f"{draw_name(row.image)}:{row.view or ''}".encode())])
         if row.view in ("crop", "whole"):
-            view, _ = aligned(pixels, rng, plan.size_px)
+            view, _ = aligned(pixels, rng, plan.side(row.view))
             return ([view], []) if row.view == "whole" else ([], [view])
         pixels, _ = aligned(pixels, rng, ALIGNED_FILE_PX)
     whole = [] if row.view == "crop" else whole_views(pixels, plan)
@@ -143,8 +143,9 @@ def _decoded(rows: Sequence[Row], broken: dict[str, str]) -> Iterator[tuple[Row,
 
 def _run(waiting: list[tuple[list[float], Pixels]], logits: Logits) -> None:
     if waiting:
-        for (target, _), value in zip(waiting, logits(np.stack([view for _, view in waiting])), strict=True):
-            target.append(float(value))
+        for places, views in by_side([view for _, view in waiting]):
+            for place, value in zip(places, logits(views), strict=True):
+                waiting[place][0].append(float(value))
         waiting.clear()
 
 

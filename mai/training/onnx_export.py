@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +37,13 @@ def shipped_form(model: torch.nn.Module) -> torch.nn.Module:
     return folded
 
 
-def export(model: torch.nn.Module, outputs: list[str], size_px: int, path: Path) -> float:
+def export(model: torch.nn.Module, outputs: list[str], sides: Sequence[int], path: Path) -> float:
     """Write the ONNX file and check it against PyTorch.
 
     Args:
         model: made by `shipped_form`, takes uint8 (B, S, S, 3).
         outputs: names of what it returns.
-        size_px: S.
+        sides: the S that it will be given; with more than one, S is free in the ONNX file.
         path: file to write.
 
     Returns:
@@ -57,13 +58,17 @@ def export(model: torch.nn.Module, outputs: list[str], size_px: int, path: Path)
     require("onnxscript", "train", "Exporting")
     ort = require("onnxruntime", "train", "Exporting")
     model.eval()
-    views = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, size_px, size_px, 3), np.uint8))
+    rng = np.random.default_rng(0)
+    samples = [torch.from_numpy(rng.integers(0, 256, (2, side, side, 3), np.uint8)) for side in sides]
+    free: dict[int, Any] = {0: torch.export.Dim("B", min=1, max=4096)}
+    if len(sides) > 1:
+        free |= {1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of every operator of torchvision
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            model, (views,), dynamo=True, optimize=True, opset_version=OPSET, input_names=["views"],
-            output_names=outputs, dynamic_shapes={"views": {0: torch.export.Dim("B", min=1, max=4096)}}, verbose=False,
+            model, (samples[0],), dynamo=True, optimize=True, opset_version=OPSET, input_names=["views"],
+            output_names=outputs, dynamic_shapes={"views": free}, verbose=False,
         )  # fmt: skip
     assert program is not None
     proto = program.model_proto
@@ -74,13 +79,14 @@ def export(model: torch.nn.Module, outputs: list[str], size_px: int, path: Path)
         node.doc_string = ""
     onnx.checker.check_model(proto)
     path.write_bytes(proto.SerializeToString())
-    got = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
-        ["logit"], {"views": views.numpy()}
-    )[0]
-    with torch.inference_mode():
-        wanted = model(views)
-    wanted = wanted[0] if isinstance(wanted, tuple) else wanted
-    difference = float(np.abs(got - wanted.numpy()).max())
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    difference = 0.0
+    for views in samples:
+        got = session.run(["logit"], {"views": views.numpy()})[0]
+        with torch.inference_mode():
+            wanted = model(views)
+        wanted = wanted[0] if isinstance(wanted, tuple) else wanted
+        difference = max(difference, float(np.abs(got - wanted.numpy()).max()))
     if difference > 1e-4:
         raise TrainingError(f"The exported network differs from PyTorch by {difference:.2e} (limit 1e-4).")
     return difference

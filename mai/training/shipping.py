@@ -71,7 +71,7 @@ def export_run(
     # Made beside its place: an export that fails, in its calibration say, leaves no weights that look whole.
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as making:
         made = Path(making)
-        difference = export(shipped_form(model), outputs, plan.size_px, made / "model.onnx")
+        difference = export(shipped_form(model), outputs, plan.sides, made / "model.onnx")
         start.save_average(state, made / start.AVERAGE)
         values: dict[str, Any] = {
             "format": weights_on_disk.FORMAT,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mai.data.augment import aligned, draw_name
 from mai.data.store import Store
+from mai.images.views import by_side
 from mai.training.recipe import DataPlan
 
 if TYPE_CHECKING:
@@ -101,11 +102,9 @@ def score_views(
     model.eval()
     out = np.empty(len(views), np.float64)
     with torch.inference_mode():
-        for side in {view.shape[0] for view in views}:
-            same = [i for i, view in enumerate(views) if view.shape[0] == side]
-            for start in range(0, len(same), batch_size):
-                some = same[start : start + batch_size]
-                batch = torch.from_numpy(np.stack([views[i] for i in some])).to(device)
-                out[some] = model(batch).float().cpu().numpy()
+        for start in range(0, len(views), batch_size):
+            for places, batch in by_side(views[start : start + batch_size]):
+                logits = model(torch.from_numpy(batch).to(device)).float().cpu().numpy()
+                out[[start + place for place in places]] = logits
     model.train(was_training)
     return out

@@ -128,9 +128,10 @@ def test_onnx_gives_logits_and_patches_of_pytorch(
     import onnxruntime as ort
 
     shipped = shipped_form(Patches(trained))
-    assert export(shipped, ["logit", "patches"], 160, tmp_path / "model.onnx") <= 1e-4
+    assert export(shipped, ["logit", "patches"], (160, 224), tmp_path / "model.onnx") <= 1e-4
     session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    for batch in (views, views[:1]):
+    larger = torch.from_numpy(np.random.default_rng(5).integers(0, 256, (2, 224, 224, 3), np.uint8))
+    for batch in (views, views[:1], larger):
         logit, patches = session.run(["logit", "patches"], {"views": batch.numpy()})
         with torch.inference_mode():
             wanted, wanted_patches = shipped(batch)

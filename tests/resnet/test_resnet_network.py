@@ -128,7 +128,7 @@ def test_onnx_gives_the_logits_of_pytorch(tmp_path: Path) -> None:
     with torch.no_grad():
         model.classifier[4].weight.mul_(40)  # initial logits hardly vary: make a difference visible
     shipped = shipped_form(model)
-    assert export(shipped, ["logit"], 200, tmp_path / "model.onnx") <= 1e-4
+    assert export(shipped, ["logit"], (200,), tmp_path / "model.onnx") <= 1e-4
     session = ort.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     assert [(i.name, i.type, i.shape) for i in session.get_inputs()] == [
         ("views", "tensor(uint8)", ["B", 200, 200, 3])

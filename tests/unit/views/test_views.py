@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mai.images.views import NATIVE_PLACES, ViewPlan, native_views, resize, square_at, whole_views
+from mai.images.views import (
+    NATIVE_PLACES,
+    ViewPlan,
+    by_side,
+    native_views,
+    resize,
+    square_at,
+    whole_views,
+)
 from mai.training import architectures
 
 PLANS = {name: architectures.load(name).plan for name in architectures.names()}
@@ -81,3 +89,19 @@ def test_combine_by_hand() -> None:
     assert plan.combine([], [2.0]) == 2
     with pytest.raises(ValueError, match="no views"):
         plan.combine([], [])
+
+
+def test_whole_views_may_have_a_side_of_their_own() -> None:
+    plan = ViewPlan(size_px=64, n_whole=2, whole_share=1.0, n_native=2, native_px=64, whole_px=96)
+    assert plan.sides == (96, 64)
+    assert ViewPlan(size_px=64, n_whole=1, whole_share=1.0, n_native=1, native_px=64).sides == (64,)
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 400, 3), np.uint8)
+    views = [*whole_views(pixels, plan), *native_views(pixels, plan)]
+    assert [view.shape for view in views] == [(96, 96, 3)] * 2 + [(64, 64, 3)] * 2
+    mixed = [views[0], views[2], views[1], views[3]]
+    groups = list(by_side(mixed))
+    assert [places for places, _ in groups] == [[0, 2], [1, 3]]
+    for places, stacked in groups:
+        for place, view in zip(places, stacked, strict=True):
+            assert np.array_equal(view, mixed[place])
+    assert list(by_side([])) == []
