@@ -1,0 +1,1 @@
+"""Measuring detectors so that file formats cannot fool anybody: `mai bench`."""
