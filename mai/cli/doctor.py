@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
@@ -29,12 +30,23 @@ FORMATS = {
 
 @click.command(short_help="What is installed, found and working.")
 @click.argument("name", required=False)
+@click.option(
+    "--golden",
+    type=click.Path(path_type=Path),
+    help="With NAME moondream: a folder of the reference's numbers; exit code 0 if ours agree to 1e-4.",
+)
+@click.option("--fetch", is_flag=True, help="With NAME moondream: fetch the real weights and try them.")
+@click.option("--source", help="With --fetch: a folder or ORG/NAME in place of the pinned weights.")
 @click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
-def command(name: str | None, as_json: bool) -> None:
+def command(name: str | None, golden: Path | None, fetch: bool, source: str | None, as_json: bool) -> None:
     """Say what is installed, found and working; exit code 0 if all is well, 1 if not.
 
-    NAME: one part in depth: system, packages, formats, weights, detectors, scan, or a detector by its name.
+    NAME: one part in depth: system, packages, formats, weights, detectors, scan, moondream, or a detector by its name.
     """
+    if name == "moondream" and (golden is not None or fetch):
+        _moondream(golden, source, as_json)
+    if golden is not None or fetch:
+        raise click.UsageError("--golden and --fetch are of `mai doctor moondream`.")
     from mai.detectors import base
     from mai.errors import UnknownNameError
     from mai.report.escape import visible
@@ -64,6 +76,23 @@ def command(name: str | None, as_json: bool) -> None:
             for finding in found:
                 mark = {True: "ok", False: "FAULT", None: "-"}[finding["ok"]]
                 click.echo(f"  {mark:<5}  {visible(finding['name']):<22} {visible(str(finding['found']))}")
+        click.echo("All is well." if is_well else "Something is wrong: see FAULT above.")
+    sys.exit(0 if is_well else 1)
+
+
+def _moondream(golden: Path | None, source: str | None, as_json: bool) -> NoReturn:
+    from mai.errors import require
+
+    require("torch", "vlm", "Moondream")
+    from mai.moondream import checkup
+
+    findings = checkup.against_golden(golden) if golden else checkup.fetched(source or "")
+    is_well = all(finding["ok"] is not False for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"well": is_well, "moondream": findings}, indent=2))
+    else:
+        for finding in findings:
+            click.echo(f"{'ok' if finding['ok'] else 'FAULT':<5}  {finding['name']:<22} {finding['found']}")
         click.echo("All is well." if is_well else "Something is wrong: see FAULT above.")
     sys.exit(0 if is_well else 1)
 
