@@ -2,7 +2,8 @@
 
     python benchmarks/moondream_speed.py [--threads 1]
 
-A mid-size random configuration; both ways compute the same scores. Prints the ratio for 8 pictures x 4 questions and x 1.
+A mid-size random configuration; both ways compute the same scores. Prints the ratio for 8 pictures
+x 4 questions and x 1.
 """
 
 from __future__ import annotations
@@ -46,8 +47,10 @@ def main() -> None:
             fast_scores = [score for question in QUESTIONS[:n] for score in chat.score(pictures, question)]
             fast = time.process_time() - started
             off = float(np.abs(np.array(plain) - fast_scores).max())
-            print(f"8 pictures x {n} questions: one at a time {slow:.2f} CPU s, ours {fast:.2f}, ratio {slow / fast:.2f}, "
-                  f"largest difference of scores {off:.1e}")  # fmt: skip
+            print(
+                f"8 pictures x {n} questions: one at a time {slow:.2f} CPU s, ours {fast:.2f}, "
+                f"ratio {slow / fast:.2f}, largest difference of scores {off:.1e}"
+            )
 
 
 if __name__ == "__main__":
