@@ -11,6 +11,7 @@ for a bad image: that is a Record with a status and a sentence.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from mai import __version__
 from mai import weights as weights_room
+from mai.cache import EvidenceCache, code_fingerprint
 from mai.detectors import base
 from mai.detectors.base import Detector, DetectorSettings
 from mai.errors import ImageError, MaiError, UsageError, WeightsError
@@ -51,6 +54,7 @@ class ScanSettings:
     trust: Path | None = None
     n_threads: int = 1
     thumbnails: bool = False
+    cache: Path | None = None
 
 
 @dataclass(slots=True)
@@ -62,6 +66,7 @@ class _Work:
     error: ImageError | None = None
     evidence: dict[str, Evidence] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    known: set[str] = field(default_factory=set)
 
 
 def default_detectors() -> tuple[str, ...]:
@@ -113,6 +118,7 @@ class Scanner:
         trust: str | Path | None = None,
         n_threads: int = 1,
         thumbnails: bool = False,
+        cache: Path | None = None,
     ) -> None:
         """Load the detectors and check that the operating point can be had.
 
@@ -126,6 +132,7 @@ class Scanner:
             trust: PEM file of C2PA trust anchors in place of the bundled list.
             n_threads: threads of one inference session.
             thumbnails: put a small picture into each Record, for pages.
+            cache: SQLite file in which evidence is kept by content; None: nothing is kept.
 
         Raises:
             UsageError: a value out of range, an unknown name, a rate too small for the calibration set.
@@ -145,6 +152,7 @@ class Scanner:
             Path(trust) if trust else None,
             n_threads,
             thumbnails,
+            cache,
         )
         self.detectors: dict[str, Detector] = {}
         self.weights: dict[str, weights_room.Weights] = {}
@@ -164,7 +172,26 @@ class Scanner:
             )
         self.fusions = load_fusions() if len(self.weights) > 1 else {}
         self._needs_pixels = any(detector.needs == "pixels" for detector in self.detectors.values())
+        self._cache = EvidenceCache(cache) if cache is not None else None
+        self._keys = self._cache_keys() if cache is not None else {}
         self._check_operating_point()
+
+    def _cache_keys(self) -> dict[str, str]:
+        """Detector -> all that its evidence depends on beside the file's bytes."""
+        trust = self.settings.trust
+        anchors = hashlib.sha256(trust.read_bytes()).hexdigest()[:16] if trust else ""
+        code = f"{__version__}:{code_fingerprint()}"
+        keys: dict[str, str] = {}
+        for name in self.detectors:
+            own = self.weights.get(name)
+            made_of = f"{own.name}:{own.config_digest}" if own else ""
+            keys[name] = f"{name}:{made_of}:{anchors if name == 'c2pa' else ''}:{code}"
+        return keys
+
+    def close(self) -> None:
+        """Write what the cache still holds back. A Scanner without a cache has nothing to close."""
+        if self._cache is not None:
+            self._cache.close()
 
     def _check_operating_point(self) -> None:
         """Refuse a rate now that would fail at the first image."""
@@ -214,6 +241,7 @@ class Scanner:
         work = self._open(source)
         for detector in self.detectors.values():
             self._look(detector, work)
+        self._keep(work)
         return self._record(work), work.image if work.error is None else None
 
     def pixels(self, image: Image) -> Pixels | None:
@@ -251,7 +279,8 @@ class Scanner:
             work.image = open_source(source, self.settings.limits)
             work.path = work.image.path
             work.seconds["read"] = perf_counter() - start
-            if self._needs_pixels and work.image.pixels is None:
+            self._remember(work)
+            if self._needs_pixels and work.image.pixels is None and len(work.evidence) < len(self.detectors):
                 start = perf_counter()
                 work.image = decoding.decode(work.image, self.settings.limits)
                 work.seconds["decode"] = perf_counter() - start
@@ -265,9 +294,29 @@ class Scanner:
             work.error = ImageError("unsupported", f"Reading failed unexpectedly: {_sentence(error)}")
         return work
 
+    def _remember(self, work: _Work) -> None:
+        """Take from the cache what is known of these bytes."""
+        if self._cache is None or work.image is None or work.image.data is None:
+            return
+        known = self._cache.read(work.image.info.sha256, self._keys.values())
+        for name, key in self._keys.items():
+            if key in known:
+                work.evidence[name] = known[key]
+                work.known.add(name)
+
+    def _keep(self, work: _Work) -> None:
+        """Put new evidence into the cache. Of a file whose pixels failed, nothing: it is looked at anew."""
+        if self._cache is None or work.image is None or work.image.data is None or work.error is not None:
+            return
+        fresh = {self._keys[n]: e for n, e in work.evidence.items() if n not in work.known}
+        if fresh:
+            self._cache.write(work.image.info.sha256, fresh)
+
     def _look(self, detector: Detector, work: _Work) -> None:
         """Ask one detector, if it can look at this image; bytes are read even of a broken picture."""
         image = work.image
+        if detector.name in work.evidence:  # known from the cache
+            return
         if image is None or (detector.needs == "pixels" and image.pixels is None):
             return
         start = perf_counter()
@@ -275,7 +324,7 @@ class Scanner:
         work.seconds[detector.name] = perf_counter() - start
 
     def _record(self, work: _Work) -> Record:
-        evidence = self._with_notes(tuple(work.evidence.values()))
+        evidence = self._with_notes(tuple(work.evidence[n] for n in self.detectors if n in work.evidence))
         info = work.image.info if work.image else None
         if work.error:
             return _failed(work, evidence, info, work.error.status, str(work.error))

@@ -78,7 +78,7 @@ class ImageInfo:
     sha256: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The `image` object of a record (see docs/schema)."""
+        """The `image` object of a record (schema: mai/report/record.schema.json)."""
         return {
             "format": self.format,
             "width": self.width,
@@ -138,6 +138,11 @@ class Evidence:
             "note": self.note,
             "details": dict(self.details),
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Evidence:
+        """Read what `to_dict` wrote."""
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -272,3 +277,29 @@ class Record:
         if verdict and verdict.prior is not None:  # only where asked for: the row stays that of mai.record/1
             row["posterior"] = {"prior": verdict.prior, "score": verdict.posterior}
         return row
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Record:
+        """Read what `to_dict` wrote, also after JSON.
+
+        Raises:
+            KeyError, TypeError: it is no such row.
+        """
+        image, point = row["image"], row["thresholds"]
+        verdict = None
+        if row["status"] == "ok":
+            prior = row.get("posterior", {}).get("prior")
+            verdict = Verdict(
+                row["label"],
+                row["score"],
+                row["reason"],
+                Thresholds(**point) if point else None,
+                row["edited"],
+                prior,
+            )
+        if image is not None:
+            image = ImageInfo(
+                image["format"], image["width"], image["height"], image["bytes"], image["sha256"]
+            )
+        evidence = tuple(Evidence.from_dict(e) for e in row["evidence"])
+        return cls(row["path"], row["status"], verdict, evidence, image, row["message"], row["seconds"])

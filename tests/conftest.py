@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ import pytest
 # for its cores, and sums do not depend on how many there are.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+# What tests scan must not come from what a person scanned before, nor go there.
+os.environ["MAI_CACHE"] = tempfile.mkdtemp(prefix="mai-tests-")
 
 ROOT = Path(__file__).resolve().parent.parent
 

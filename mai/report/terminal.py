@@ -124,7 +124,7 @@ def _notes(record: Record) -> list[Text]:
                 evidence.weights,
                 evidence.status if evidence.status != "ok" else None,
                 f"score {evidence.score:.4f}" if evidence.score is not None else None,
-                f"{took * 1000:.1f} ms" if took is not None else None,
+                f"{took * 1000:.1f} ms" if took is not None else "from the cache",
             )
             if part
         )

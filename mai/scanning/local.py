@@ -66,7 +66,11 @@ def scan_local(
         n_workers = 1 if len(first) <= FEW else n_cpus()
         founds = chain(first, founds)
     if n_workers <= 1 and timeout_s is None:
-        yield from (scanner or make_scanner(settings)).scan_many(founds)
+        own = scanner or make_scanner(settings)
+        try:
+            yield from own.scan_many(founds)
+        finally:
+            own.close()
     else:
         yield from Crew(settings, n_workers, timeout_s).run(_chunks(founds))
 

@@ -285,6 +285,7 @@ def _serve(pipe: Connection, settings: ScanSettings) -> None:
         while (founds := errands.get()) is not None:
             for found in founds:
                 pipe.send(scanner.scan(found))
+        scanner.close()
     except (EOFError, OSError):
         return
 

@@ -48,6 +48,12 @@ class Weights:
     config: Mapping[str, Any]
 
     @property
+    def config_digest(self) -> str:
+        """Short hash of config.json: of the network's hash, its views and its calibration."""
+        text = json.dumps(dict(self.config), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
     def model(self) -> Path:
         """Path of the ONNX file."""
         return self.folder / "model.onnx"

@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("detectors",),
     ("verdict",),
     ("report",),
+    ("cache",),
     ("pipeline",),
     ("jobs",),
     ("scanning", "bench", "pairs", "serve"),

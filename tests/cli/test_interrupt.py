@@ -1,4 +1,4 @@
-"""Ctrl-C: one line, exit code 130, no process and no half-written file left behind."""
+"""Ctrl-C and SIGTERM: one line, exit code 130, no process left behind, rows kept for --resume."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ import pytest
 from small_network import picture
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_ctrl_c_is_clean(tmp_path: Path, resnet: Path, workers: str) -> None:
+@pytest.mark.parametrize(
+    ("workers", "how"), [("1", signal.SIGINT), ("2", signal.SIGINT), ("2", signal.SIGTERM)]
+)
+def test_a_stop_is_clean_and_keeps_its_rows(
+    tmp_path: Path, resnet: Path, workers: str, how: signal.Signals
+) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.jpg").write_bytes(picture(9, "JPEG", 2000))
     sources = [str(tmp_path / "in" / "a.jpg")] * 2000
@@ -26,17 +30,21 @@ def test_ctrl_c_is_clean(tmp_path: Path, resnet: Path, workers: str) -> None:
         text=True,
         start_new_session=True,
     )
-    part: list[Path] = []
+    part = tmp_path / "out.jsonl.partial" / "rows.jsonl"
     until = time.monotonic() + 30
-    while not (part and part[0].stat().st_size) and time.monotonic() < until:
+    while not (part.exists() and part.stat().st_size) and time.monotonic() < until:
         time.sleep(0.1)
-        part = list(tmp_path.glob(".out.jsonl.*.part"))
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+    if how is signal.SIGINT:
+        os.killpg(process.pid, how)  # as a terminal does: to the whole group
+    else:
+        process.send_signal(how)
     _, told = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "mai: Stopped after" in told
     assert "Traceback" not in told
-    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+    assert "--resume goes on" in told
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out.jsonl.partial"]
+    assert part.read_bytes().endswith(b"\n")
     with pytest.raises(ProcessLookupError):  # nobody of the group is left
         until = time.monotonic() + 10
         while time.monotonic() < until:
