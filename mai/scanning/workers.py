@@ -12,7 +12,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import islice
 from multiprocessing import connection as pipes
@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 from threading import Thread
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mai.errors import MaiError, UsageError, WeightsError
 from mai.images.find import Found
@@ -42,32 +42,34 @@ CLOSE_S = 2.0
 
 
 @dataclass(slots=True, eq=False)
-class _Errand:
+class Errand:
     """A few files and their rows as they come in.
 
     Attributes:
-        founds: the files.
-        records: rows of the first of them.
+        founds: the files; with a `look` of its own, whatever that takes.
+        records: rows of the first of them, or what `look` makes in their place.
         one_by_one: a worker died on it, so that its files are handed out singly until the guilty one is known.
         deaths: workers that the next file has killed.
     """
 
-    founds: list[Found]
-    records: list[Record] = field(default_factory=list)
+    founds: list[Any]
+    records: list[Any] = field(default_factory=list)
     one_by_one: bool = False
     deaths: int = 0
 
     @property
     def is_done(self) -> bool:
+        """All rows are there."""
         return len(self.records) == len(self.founds)
 
     @property
-    def rest(self) -> list[Found]:
+    def rest(self) -> list[Any]:
         """What is handed out next."""
         n_done = len(self.records)
         return self.founds[n_done : n_done + 1] if self.one_by_one else self.founds[n_done:]
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Any) -> None:
+        """Take the next row."""
         self.records.append(record)
         self.deaths = 0
 
@@ -85,10 +87,10 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     is_ready: bool = False
-    given: deque[tuple[_Errand, int]] = field(default_factory=deque)
+    given: deque[tuple[Errand, int]] = field(default_factory=deque)
     since: float = 0.0
 
-    def has_room(self, errand: _Errand) -> bool:
+    def has_room(self, errand: Errand) -> bool:
         """One errand at work and one ahead; alone where a guilty file is looked for, so that no other is blamed."""
         if not self.is_ready or not self.given:
             return self.is_ready
@@ -96,20 +98,33 @@ class _Worker:
 
 
 class Crew:
-    """Up to n workers; made for one run, ended by `close`.
+    """Up to n workers, ended by `close`. `run` takes a stream of files; `add` and `turn` are for a loop elsewhere.
 
     Args:
         settings: what each worker makes its Scanner of.
         n_workers: most processes.
         timeout_s: seconds that one file may take; None: as long as it likes.
+        look: what a worker does with a file, picklable; None: it makes the file's row.
+        has_ahead: send a worker its next errand while it is at work, so that it need not wait. Without, no file waits
+            behind a slow one while another worker is idle.
     """
 
-    def __init__(self, settings: ScanSettings, n_workers: int, timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        settings: ScanSettings,
+        n_workers: int,
+        timeout_s: float | None = None,
+        *,
+        look: Callable[[Scanner, Any], Any] | None = None,
+        has_ahead: bool = True,
+    ) -> None:
         self._settings = settings
         self._n_workers = n_workers
         self._timeout_s = timeout_s
+        self._look = look
+        self._has_ahead = has_ahead
         self._workers: list[_Worker] = []
-        self._waiting: deque[_Errand] = deque()
+        self._waiting: deque[Errand] = deque()
         self._n_false_starts = 0
         # Not plain fork: it copies locks that threads of onnxruntime or numpy hold, and the child hangs.
         has_forkserver = "forkserver" in multiprocessing.get_all_start_methods()
@@ -125,13 +140,11 @@ class Crew:
         Raises:
             MaiError: the workers cannot start.
         """
-        pending: deque[_Errand] = deque()
+        pending: deque[Errand] = deque()
         try:
             while True:
                 for founds in islice(chunks, self._n_workers * WINDOW - len(pending)):
-                    errand = _Errand(founds)
-                    pending.append(errand)
-                    self._waiting.append(errand)
+                    pending.append(self.add(founds))
                 if not pending:
                     return
                 self._hand_out()
@@ -141,6 +154,46 @@ class Crew:
                     self._listen()
         finally:
             self.close()
+
+    def start(self) -> None:
+        """Start all workers now, before there is anything to do."""
+        while len(self._workers) < self._n_workers:
+            self._start()
+
+    @property
+    def n_ready(self) -> int:
+        """Workers whose detectors are loaded."""
+        return sum(worker.is_ready for worker in self._workers)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [worker.process.pid or 0 for worker in self._workers]
+
+    def add(self, founds: list[Any]) -> Errand:
+        """Put files in the queue; their rows are in the errand when it `is_done`."""
+        errand = Errand(founds)
+        self._waiting.append(errand)
+        return errand
+
+    def drop(self, errand: Errand) -> bool:
+        """Take an errand out of the queue; False if a worker has it."""
+        if errand not in self._waiting:
+            return False
+        self._waiting.remove(errand)
+        return True
+
+    def turn(self, wakers: Sequence[int] = ()) -> None:
+        """Hand out what waits, then wait until a worker says something, its time is up, or a waker can be read.
+
+        Args:
+            wakers: file descriptors that end the wait.
+
+        Raises:
+            MaiError: the workers cannot start.
+        """
+        self._hand_out()
+        self._listen(wakers)
 
     def close(self) -> None:
         """End all workers: those that wait by themselves, those at work at once."""
@@ -159,12 +212,12 @@ class Crew:
         n_idle = sum(not worker.given for worker in self._workers)
         for _ in range(min(len(self._waiting) - n_idle, self._n_workers - len(self._workers))):
             self._start()
-        for n_given in (0, 1):  # who waits comes first
+        for n_given in (0, 1) if self._has_ahead else (0,):  # who waits comes first
             for worker in list(self._workers):
                 if self._waiting and len(worker.given) == n_given and worker.has_room(self._waiting[0]):
                     self._give(worker, self._waiting.popleft())
 
-    def _give(self, worker: _Worker, errand: _Errand) -> None:
+    def _give(self, worker: _Worker, errand: Errand) -> None:
         files = errand.rest
         if not worker.given:
             worker.since = monotonic()
@@ -176,18 +229,18 @@ class Crew:
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._settings), daemon=True)
+        process = self._context.Process(target=_serve, args=(theirs, self._settings, self._look), daemon=True)
         process.start()
         theirs.close()  # so that our end tells when the worker is gone
         self._workers.append(_Worker(process, ours))
 
-    def _listen(self) -> None:
-        """Wait for a worker to say something, or for the time of one to be up."""
+    def _listen(self, wakers: Sequence[int] = ()) -> None:
+        """Wait for a worker to say something, for the time of one to be up, or for a waker."""
         wait_s = None
         if self._timeout_s is not None:
             ends = [w.since + self._timeout_s for w in self._workers if w.given]
             wait_s = max(min(ends) - monotonic(), 0.0) if ends else None
-        ready = set(pipes.wait([worker.pipe for worker in self._workers], wait_s))
+        ready = set(pipes.wait([*(worker.pipe for worker in self._workers), *wakers], wait_s))
         for worker in [worker for worker in self._workers if worker.pipe in ready]:
             self._hear(worker)
         for worker in list(self._workers):
@@ -233,7 +286,7 @@ class Crew:
             return
         errand.deaths += 1
         if errand.one_by_one and errand.deaths > 1:
-            errand.add(_died(errand.rest[0]))
+            errand.add(self._died(errand.rest[0]))
         errand.one_by_one = True
         self._take_back(errand)
 
@@ -242,14 +295,14 @@ class Crew:
         errand = self._remove(worker)
         assert errand is not None
         assert self._timeout_s is not None
-        errand.add(_late(errand.rest[0], self._timeout_s))
+        errand.add(self._late(errand.rest[0], self._timeout_s))
         self._take_back(errand)
 
-    def _take_back(self, errand: _Errand) -> None:
+    def _take_back(self, errand: Errand) -> None:
         if not errand.is_done:
             self._waiting.appendleft(errand)
 
-    def _remove(self, worker: _Worker) -> _Errand | None:
+    def _remove(self, worker: _Worker) -> Errand | None:
         """End a worker. What it was sent ahead waits again; what it was at is handed back, None for nothing."""
         self._workers.remove(worker)
         worker.pipe.close()
@@ -261,6 +314,23 @@ class Crew:
         self._waiting.extendleft(reversed(ahead))
         return first
 
+    def _died(self, found: Any) -> Any:
+        """The row of a file whose worker died twice."""
+        return Record(
+            found.path,
+            "detector_failed",
+            message="The process that looked at this file died twice: out of memory or a crash in a decoder. "
+            "Try it alone with --workers 1, or lower --max-pixels.",
+        )
+
+    def _late(self, found: Any, timeout_s: float) -> Any:
+        """The row of a file that took too long."""
+        return Record(
+            found.path,
+            "timed_out",
+            message=f"Looking at this file took longer than the {timeout_s:g} s that --timeout gives, and was stopped.",
+        )
+
 
 def make_scanner(settings: ScanSettings) -> Scanner:
     """The Scanner that the settings mean."""
@@ -268,7 +338,9 @@ def make_scanner(settings: ScanSettings) -> Scanner:
     return Scanner(values.pop("detectors"), **values)
 
 
-def _serve(pipe: Connection, settings: ScanSettings) -> None:
+def _serve(
+    pipe: Connection, settings: ScanSettings, look: Callable[[Scanner, Any], Any] | None = None
+) -> None:
     """A worker's life: load the detectors once, answer errands until the parent closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     try:
@@ -279,37 +351,21 @@ def _serve(pipe: Connection, settings: ScanSettings) -> None:
             pipe.send(next(kind for kind in kinds if isinstance(error, kind))(str(error)))
             return
         pipe.send(None)
-        errands: SimpleQueue[list[Found] | None] = SimpleQueue()
+        look = look or Scanner.scan
+        errands: SimpleQueue[list[Any] | None] = SimpleQueue()
         # A thread that always takes what comes: were both ends to wait with a full pipe, they would wait for ever.
         Thread(target=_take, args=(pipe, errands), daemon=True).start()
         while (founds := errands.get()) is not None:
             for found in founds:
-                pipe.send(scanner.scan(found))
+                pipe.send(look(scanner, found))
         scanner.close()
     except (EOFError, OSError):
         return
 
 
-def _take(pipe: Connection, errands: SimpleQueue[list[Found] | None]) -> None:
+def _take(pipe: Connection, errands: SimpleQueue[list[Any] | None]) -> None:
     try:
         while True:
             errands.put(pipe.recv())
     except (EOFError, OSError):  # the parent is done, or gone
         errands.put(None)
-
-
-def _died(found: Found) -> Record:
-    return Record(
-        found.path,
-        "detector_failed",
-        message="The process that looked at this file died twice: out of memory or a crash in a decoder. "
-        "Try it alone with --workers 1, or lower --max-pixels.",
-    )
-
-
-def _late(found: Found, timeout_s: float) -> Record:
-    return Record(
-        found.path,
-        "timed_out",
-        message=f"Looking at this file took longer than the {timeout_s:g} s that --timeout gives, and was stopped.",
-    )

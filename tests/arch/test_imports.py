@@ -28,7 +28,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cache",),
     ("pipeline",),
     ("jobs",),
-    ("scanning", "bench", "pairs", "serve"),
+    ("scanning", "bench", "pairs"),
+    ("serve",),
     ("cli",),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
