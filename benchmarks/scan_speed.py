@@ -30,6 +30,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pil
 
+from mai.machine import n_cpus
+
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = (1152, 864)
 
@@ -160,7 +162,7 @@ def main() -> None:
     )
     parser.add_argument("--files", type=int, default=500)
     parser.add_argument("--many", type=int, default=5000, help="0: leave the memory of many files out")
-    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1))
+    parser.add_argument("--workers", type=int, default=min(8, n_cpus()))
     parser.add_argument(
         "--rounds", type=int, default=3, help="floor and scan take turns; the median ratio counts"
     )
@@ -190,7 +192,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
     names = sorted(pictures.iterdir())
     size = sum(path.stat().st_size for path in names) / len(names)
     print(f"{len(names)} JPEG files of {SIZE[0]} x {SIZE[1]}, {size / 1e3:.0f} kB each; {arguments.workers} workers on "
-          f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}")  # fmt: skip
+          f"{n_cpus()} processors, load {os.getloadavg()[0]:.1f}")  # fmt: skip
     scan = [sys.executable, "-m", "mai", "scan"]
     options = ["--jsonl", "--quiet", "--workers", str(arguments.workers), "--no-cache"]
     help_text = subprocess.run([*scan, "--help"], capture_output=True, text=True, check=True).stdout

@@ -35,6 +35,7 @@ from mai.data.augment import augment
 from mai.data.labelled import LabelledSet, Row
 from mai.data.sources import read_set
 from mai.data.store import open_store
+from mai.machine import n_cpus
 from mai.training import architectures
 from mai.training.batches import AugmentedViews, batches
 from mai.training.device import Speed, choose, keep_memory, may_bf16
@@ -137,12 +138,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--batches", type=int, default=30, help="of 48 pictures, of each loop")
-    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1))
+    parser.add_argument("--workers", type=int, default=min(8, n_cpus()))
     arguments = parser.parse_args()
     shipped = config.read(Recipe, architectures.load("resnet").recipes["base"])
     recipe = replace(shipped, run=replace(shipped.run, batch_size=48))
     features = torch.backends.cpu.get_cpu_capability()
-    print(f"{os.cpu_count()} processors ({features}, bf16 {'yes' if may_bf16('cpu') else 'no'}), torch "
+    print(f"{n_cpus()} processors ({features}, bf16 {'yes' if may_bf16('cpu') else 'no'}), torch "
           f"{torch.__version__}, {torch.get_num_threads()} threads, {arguments.workers} workers, load "
           f"{os.getloadavg()[0]:.1f}")  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:

@@ -39,6 +39,7 @@ from mai.data.facts import FileFacts, read_facts
 from mai.data.labelled import LabelledSet, Row
 from mai.data.processes import pool
 from mai.errors import DataError, ImageError, UsageError
+from mai.machine import n_cpus
 
 if TYPE_CHECKING:
     from mai.types import Pixels
@@ -445,7 +446,7 @@ class Run:
             "schema": SCHEMA,
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "mai": __version__,
-            "machine": f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}",
+            "machine": f"{platform.machine()}, {n_cpus()} processors, Python {platform.python_version()}",
             "data": {
                 "name": self.labelled.name,
                 "fingerprint": self.labelled.fingerprint,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -106,6 +105,7 @@ def run_command(
     from mai.bench.tables import markdown
     from mai.data.store import cache_folder
     from mai.errors import require
+    from mai.machine import n_cpus
 
     require("sklearn.metrics", "bench", "Measuring")
     require("cv2", "bench", "The aligned protocol")
@@ -123,7 +123,7 @@ def run_command(
         sweep_on=sweep_on or ("web" if on_web or only_web else "aligned" if "aligned" in named else named[0]),
         externals=tuple(_external(text) for text in external),
         thresholds=dict(_threshold(text) for text in thresholds),
-        n_workers=workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0]),
+        n_workers=workers or n_cpus(),
         n_draws=draws,
         with_floors=not no_floors,
     )

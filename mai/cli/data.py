@@ -62,6 +62,7 @@ def audit_command(
     from mai.data.audit import audit
     from mai.data.sources import read_set
     from mai.errors import DataError, MissingExtraError, UsageError
+    from mai.machine import n_cpus
     from mai.report.audit_html import audit_html
     from mai.report.audit_text import audit_text
     from mai.report.escape import safe_json
@@ -73,7 +74,7 @@ def audit_command(
             labelled,
             with_chain=chain,
             limit=limit,
-            n_workers=n_workers or len(_cores()),
+            n_workers=n_workers or n_cpus(),
             seed=seed,
             progress=progress,
             say=say,
@@ -123,6 +124,7 @@ def split_command(
     from mai.data.sources import read_set
     from mai.data.split import assign_splits
     from mai.errors import UsageError
+    from mai.machine import n_cpus
 
     if output.exists() and not force:
         raise UsageError(f"'{output}' exists. Give another --output, or --force to replace it.")
@@ -136,7 +138,7 @@ def split_command(
         labelled,
         fractions=(train, validation, calibration),
         seed=seed,
-        n_workers=n_workers or len(_cores()),
+        n_workers=n_workers or n_cpus(),
         progress=progress,
     )
     say("")
@@ -182,10 +184,6 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, "utf-8", errors="surrogateescape")
     except OSError as error:
         raise UsageError(f"'{path}' cannot be written: {error.strerror}.") from error
-
-
-def _cores() -> set[int] | range:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 
 
 def _progress(quiet: bool) -> tuple[Callable[[int, int], None] | None, Callable[[str], None]]:

@@ -107,7 +107,7 @@ def system() -> list[dict[str, Any]]:
     import platform
 
     import mai
-    from mai.scanning.local import n_cpus
+    from mai.machine import n_cpus
 
     return [
         _finding("mai", True, mai.__version__),

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from mai.data.processes import pool as pool_of
 from mai.errors import DataError, ImageError
 from mai.images.views import shrink_short_side, square_at
+from mai.machine import n_cpus
 
 if TYPE_CHECKING:
     from mai.data.sources import LabelledSet, Row
@@ -145,7 +146,7 @@ def open_store(labelled: LabelledSet, n_workers: int = 0, quiet: bool = False) -
     data_file, index_file = stem.with_suffix(".pixels"), stem.with_suffix(".json")
     if not index_file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _make(labelled, data_file, index_file, n_workers or os.cpu_count() or 1, quiet)
+        _make(labelled, data_file, index_file, n_workers or n_cpus(), quiet)
     index = json.loads(index_file.read_text("utf-8"))
     views = tuple(View(*values) for values in index["views"])
     if not views:

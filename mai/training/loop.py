@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from mai.config import to_dict
 from mai.errors import TrainingError, require
+from mai.machine import n_cpus
 from mai.measure import metrics
 from mai.training import checkpoint
 from mai.training.batches import AugmentedViews, batches
@@ -344,13 +345,7 @@ class _Run:
             (self.job.output / "run.json").write_text(json.dumps(facts, indent=1), "utf-8")
 
     def _n_workers(self) -> int:
-        import os
-
-        if self.job.n_workers is not None:
-            return self.job.n_workers
-        return min(
-            8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        )
+        return min(8, n_cpus()) if self.job.n_workers is None else self.job.n_workers
 
     def _progress(self) -> Any:
         from mai.training.progress import progress

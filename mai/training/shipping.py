@@ -14,6 +14,7 @@ from mai import config as configuration
 from mai import weights as weights_on_disk
 from mai.errors import DataError, TrainingError, UsageError
 from mai.images.views import ViewPlan
+from mai.machine import n_cpus
 from mai.measure.calibrate import fit_platt, operating_table
 from mai.training import checkpoint, evaluation, start
 from mai.training.architectures import Architecture
@@ -142,11 +143,9 @@ def _write(folder: Path, values: Mapping[str, Any]) -> None:
 
 def session_logits(weights: Weights, n_threads: int = 0) -> evaluation.Logits:
     """The weights' network as a function of views; n_threads 0: all processors."""
-    import os
-
     from mai.weights.session import Session
 
-    return Session(weights, n_threads or os.cpu_count() or 1).logits
+    return Session(weights, n_threads or n_cpus()).logits
 
 
 def split_rows(labelled: LabelledSet, split: str | None, views: tuple[str, ...] | None = None) -> list[Any]:

@@ -14,7 +14,7 @@ PACKAGE = Path(mai.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("types", "errors"),
-    ("config",),
+    ("config", "machine"),
     ("images",),
     ("provenance",),
     ("measure",),
