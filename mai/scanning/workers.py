@@ -12,9 +12,8 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import islice
 from multiprocessing import connection as pipes
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -26,10 +25,17 @@ from typing import TYPE_CHECKING, Any
 from mai.errors import MaiError, UsageError, WeightsError
 from mai.images.find import Found
 from mai.pipeline import Scanner, ScanSettings
+from mai.scanning.feed import Feed
 from mai.types import Record
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext
+
+CHUNK = 4
+"""Files in one errand of a worker: few, so that rows come soon and Ctrl-C is quick."""
+
+CHUNK_BYTES = 16 * 2**20
+"""Bytes of shard members in one errand, which travel to the worker."""
 
 WINDOW = 3
 """Errands in flight a worker: one at work and two waiting."""
@@ -50,12 +56,14 @@ class Errand:
         records: rows of the first of them, or what `look` makes in their place.
         one_by_one: a worker died on it, so that its files are handed out singly until the guilty one is known.
         deaths: workers that the next file has killed.
+        n_out: rows that have left already.
     """
 
     founds: list[Any]
     records: list[Any] = field(default_factory=list)
     one_by_one: bool = False
     deaths: int = 0
+    n_out: int = 0
 
     @property
     def is_done(self) -> bool:
@@ -134,25 +142,33 @@ class Crew:
             else multiprocessing.get_context("spawn")
         )
 
-    def run(self, chunks: Iterator[list[Found]]) -> Iterator[Record]:
-        """Rows in input order; chunks are taken only as rows leave.
+    def run(self, founds: Iterable[Found]) -> Iterator[Record]:
+        """Rows in input order, each as soon as it and those before it are there; files are taken only as rows leave.
 
         Raises:
             MaiError: the workers cannot start.
         """
         pending: deque[Errand] = deque()
+        n_most = self._n_workers * WINDOW
+        feed = Feed(founds, n_most)
         try:
             while True:
-                for founds in islice(chunks, self._n_workers * WINDOW - len(pending)):
-                    pending.append(self.add(founds))
-                if not pending:
+                while len(pending) < n_most and (files := feed.take(CHUNK, CHUNK_BYTES)):
+                    pending.append(self.add(files))
+                if not pending and feed.is_over:
                     return
                 self._hand_out()
-                if pending[0].is_done:
-                    yield from pending.popleft().records
+                if pending and len(pending[0].records) > pending[0].n_out:
+                    errand = pending[0]
+                    fresh = errand.records[errand.n_out :]
+                    errand.n_out += len(fresh)
+                    if errand.is_done:
+                        pending.popleft()
+                    yield from fresh
                 else:
-                    self._listen()
+                    self._listen([feed.signal] if len(pending) < n_most and not feed.is_over else [])
         finally:
+            feed.close()
             self.close()
 
     def start(self) -> None:
@@ -234,7 +250,7 @@ class Crew:
         theirs.close()  # so that our end tells when the worker is gone
         self._workers.append(_Worker(process, ours))
 
-    def _listen(self, wakers: Sequence[int] = ()) -> None:
+    def _listen(self, wakers: Sequence[int | Connection] = ()) -> None:
         """Wait for a worker to say something, for the time of one to be up, or for a waker."""
         wait_s = None
         if self._timeout_s is not None:

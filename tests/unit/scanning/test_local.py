@@ -14,9 +14,10 @@ from small_network import make_weights, picture
 
 from mai.errors import UsageError
 from mai.images.find import Found
+from mai.machine import n_cpus
 from mai.pipeline import ScanSettings
-from mai.scanning.local import CHUNK, FEW, n_cpus, scan_local
-from mai.scanning.workers import WINDOW
+from mai.scanning.local import FEW, scan_local
+from mai.scanning.workers import CHUNK, WINDOW
 
 
 class Poison(bytes):
@@ -59,22 +60,24 @@ def test_a_worker_that_is_killed_loses_no_file(settings: ScanSettings) -> None:
     assert {r.status for r in rest} == {"ok"}
 
 
-class Sleeper(bytes):
-    """Bytes that hang the process that unpickles them, as a decoder in an endless loop would."""
+class Sleeper(Found):
+    """A file that hangs whoever reads it in a worker, as a decoder in an endless loop would."""
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return time.sleep, (600,)
+    def __getattribute__(self, name: str) -> object:
+        if name == "data" and multiprocessing.parent_process() is not None:
+            time.sleep(600)
+        return super().__getattribute__(name)
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_a_file_that_hangs_gets_a_row_and_the_rest_go_on(settings: ScanSettings, n_workers: int) -> None:
     some = founds(6)
-    some[CHUNK] = Found(str(CHUNK), data=Sleeper(b"x"), named=True)  # the first of its errand
+    some[4] = Sleeper("4", data=b"x", named=True)
     start = time.monotonic()
     records = list(scan_local(some, settings, n_workers, timeout_s=3))
     assert time.monotonic() - start < 60
     assert [r.path for r in records] == [str(i) for i in range(6)]
-    assert [r.status for r in records] == ["ok"] * CHUNK + ["timed_out", "ok"]
+    assert [r.status for r in records] == ["ok"] * 4 + ["timed_out", "ok"]
     assert "longer than the 3 s" in (records[CHUNK].message or "")
 
 
@@ -120,7 +123,7 @@ def test_files_are_taken_only_as_rows_leave(settings: ScanSettings) -> None:
 
     records = scan_local(source(), settings, 2)
     next(records)
-    assert n_taken <= 2 * WINDOW * CHUNK
+    assert n_taken <= 2 * WINDOW * (CHUNK + 1) + 1  # in errands, read ahead, in hand
     records.close()  # type: ignore[attr-defined]
     assert not multiprocessing.active_children()
 
