@@ -25,7 +25,8 @@ import click
 def command(scan: Path, output: Path | None, paths_of: str | None, null: bool, as_json: bool) -> None:
     """Say what SCAN found: counts, the highest scores, what could not be judged.
 
-    SCAN is what `mai scan --output FILE` wrote: .jsonl, .json, .csv, .parquet or .sqlite.
+    SCAN is what `mai scan --output FILE` wrote: .jsonl, .json, .csv, .parquet (a file or a
+    folder), .sqlite or .duckdb.
     """
     from mai.report import summary as summaries
     from mai.report.destination import whole_file

@@ -8,57 +8,19 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Protocol, TextIO
+from typing import TYPE_CHECKING, NoReturn
 
 import click
+
+from mai.cli._progress import Progress, Tally
 
 if TYPE_CHECKING:
     from mai.images.find import Found
     from mai.pipeline import Scanner
     from mai.types import Record
-
-SUFFIXES = {
-    **{".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"},
-    **{".html": "html", ".htm": "html"},
-    **{".parquet": "parquet", ".sqlite": "sqlite", ".db": "sqlite", ".txt": "table"},
-}
-"""Format of --output by its ending, where none is asked for."""
-
-
-class Writer(Protocol):
-    """A format of mai/report/."""
-
-    def write(self, record: Record) -> None: ...  # noqa: D102
-
-    def finish(self) -> None: ...  # noqa: D102
-
-
-@dataclass
-class Tally:
-    """What the exit code and the last line are made of."""
-
-    n: int = 0
-    n_failed: int = 0
-    labels: dict[str, int] = field(default_factory=dict)
-
-    def add(self, record: Record) -> None:
-        """Count one row."""
-        self.n += 1
-        if record.label is None:
-            self.n_failed += 1
-        else:
-            self.labels[record.label] = self.labels.get(record.label, 0) + 1
-
-    def exit_code(self, fail_on: tuple[str, ...]) -> int:
-        """See the head of the module."""
-        if any(self.labels.get(label) for label in fail_on):
-            return 3
-        return 1 if self.n_failed or not self.n else 0
 
 
 @click.command(short_help="Judge images, folders, globs and shards.")
@@ -84,6 +46,14 @@ class Tally:
 @click.option("--parquet", "form", flag_value="parquet", help="A Parquet file; needs --output.")
 @click.option(
     "--sqlite", "form", flag_value="sqlite", help="An SQLite file with the table `records`; needs --output."
+)
+@click.option(
+    "--duckdb", "form", flag_value="duckdb", help="A DuckDB file with the table `records`; needs --output."
+)
+@click.option(
+    "--partition-by",
+    type=click.Choice(["label", "status", "rows"]),
+    help="With Parquet: a folder of files by that column, or of a million rows each.",
 )
 @click.option("--explain", is_flag=True, help="Each layer's evidence in plain words, image by image.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Its ending sets the format.")
@@ -136,6 +106,7 @@ def command(
     threshold: float | None,
     prior: float | None,
     form: str | None,
+    partition_by: str | None,
     explain: bool,
     output: Path | None,
     workers: int | None,
@@ -159,17 +130,21 @@ def command(
     Exit codes: 0 all judged, 1 some were not, 2 wrong use, 3 a label of --fail-on was given.
     """
     from mai.cache import default_file
+    from mai.cli._scan_forms import choose_form, make_writer, open_stream, say_summary
     from mai.images.decode import Limits
     from mai.images.find import find
     from mai.pipeline import Scanner
     from mai.scanning.local import scan_local
+    from mai.scanning.sinks import KEPT
 
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose exclude each other.")
-    form = _form(form, output, explain)
+    form = choose_form(form, output, explain)
     journal_kind = output is not None and str(output) != "-" and form in KEPT and _may_be_replaced(output)
     if resume and not journal_kind:
         raise click.UsageError(f"--resume needs --output FILE as one of {', '.join(KEPT)}.")
+    if partition_by and form != "parquet":
+        raise click.UsageError("--partition-by divides Parquet: give --output FOLDER.parquet or --parquet.")
     usual = Limits()
     limits = Limits(max_bytes or usual.max_bytes, max_pixels or usual.max_pixels)
     scanner = Scanner(
@@ -185,7 +160,7 @@ def command(
     )
     _refuse_to_overwrite(output, paths)
     tally = Tally()
-    progress = _Progress(is_shown=not quiet, is_json=progress_form == "json")
+    progress = Progress(is_shown=not quiet, is_json=progress_form == "json", total=lambda: None)
 
     def rows(founds: Iterable[Found]) -> Iterator[Record]:
         """Judge, count and tell; a stop ends the rows, and what was made stays."""
@@ -200,12 +175,12 @@ def command(
     with _told_where(output), _stoppable():
         if journal_kind:
             assert output is not None  # journal_kind says so
-            told: dict[str, object] = {"paths": paths, "settings": _for_resuming(scanner)}
-            _scan_into_file(output, form, told, resume, founds, rows, scanner, tally, progress)
+            told: dict[str, object] = {"paths": paths, "settings": _for_resuming(scanner, paths)}
+            _scan_into_file(output, form, partition_by, told, resume, founds, rows, tally, progress)
         else:
             with ExitStack() as stack:
-                stream = _open(stack, output)
-                writer = _writer(form, stream, scanner, verbose)
+                stream = open_stream(stack, output)
+                writer = make_writer(form, stream, scanner, verbose)
                 # Rows that appear on the terminal are progress enough, and the two would write over each other.
                 progress.hide_line(stream.isatty())
                 try:
@@ -216,7 +191,7 @@ def command(
                 writer.finish()
                 progress.clear()
                 if not quiet and tally.n:
-                    _summary(writer, scanner, tally)
+                    say_summary(writer, scanner, tally)
     progress.end(tally)
     if not tally.n and not quiet:
         click.echo(
@@ -225,22 +200,25 @@ def command(
     sys.exit(tally.exit_code(fail_on))
 
 
-KEPT = ("jsonl", "json", "csv", "parquet", "sqlite")
-"""Formats of --output whose rows are kept as they come, so that a scan that was stopped can go on."""
-
-
 def _may_be_replaced(output: Path) -> bool:
     """A device or a named pipe is written to as it goes; nothing is kept beside it."""
     return not output.exists() or output.is_file() or output.is_dir()
 
 
-def _for_resuming(scanner: Scanner) -> dict[str, object]:
+def _for_resuming(scanner: Scanner, paths: tuple[str, ...]) -> dict[str, object]:
     """What two parts of one scan must share."""
     kept = {
         name: getattr(scanner.settings, name) for name in ("detectors", "fpr", "threshold", "prior", "limits")
     }
     weights = {name: own.config_digest for name, own in scanner.weights.items()}
-    return {**{name: repr(value) for name, value in kept.items()}, "weights": weights}
+    trust = scanner.settings.trust
+    return {
+        **{name: repr(value) for name, value in kept.items()},
+        "weights": weights,
+        "trust": trust and str(trust.resolve()),
+        # What relative paths are relative to.
+        "folder": "" if all(Path(path).is_absolute() for path in paths) else str(Path.cwd()),
+    }
 
 
 @contextmanager
@@ -263,7 +241,7 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _say_stopped(progress: _Progress, tally: Tally, kept: str) -> NoReturn:
+def _say_stopped(progress: Progress, tally: Tally, kept: str) -> NoReturn:
     progress.clear()
     click.echo(f"mai: Stopped after {tally.n} files.{kept}", err=True)
     raise SystemExit(130) from None
@@ -272,24 +250,30 @@ def _say_stopped(progress: _Progress, tally: Tally, kept: str) -> NoReturn:
 def _scan_into_file(
     output: Path,
     form: str,
+    partition_by: str | None,
     told: dict[str, object],
     resume: bool,
     founds: Iterable[Found],
     rows: Callable[[Iterable[Found]], Iterator[Record]],
-    scanner: Scanner,
     tally: Tally,
-    progress: _Progress,
+    progress: Progress,
 ) -> None:
     """Rows go to a journal beside the output and become the output when all are there."""
     from mai.scanning.journal import Journal
+    from mai.scanning.sinks import convert
 
     if resume and output.exists() and not output.with_name(output.name + ".partial").exists():
-        click.echo(f"mai: {output} is finished; nothing is left to do.", err=True)
-        raise SystemExit(0)
-    journal = Journal(output, told, resume)
+        _say_finished(output, tally, progress)
+        return
+    journal = Journal(output, told, resume, is_folder=partition_by is not None)
+    if journal.is_finished:
+        journal.tidy()
+        _say_finished(output, tally, progress)
+        return
     try:
-        for record in journal.records() if journal.n_before else ():
-            tally.add(record)
+        for label, n in journal.before.items():
+            tally.count(label, n)
+        tally.n_before = tally.n
         try:
             for record in rows(journal.left(founds)):
                 journal.write(record)
@@ -297,31 +281,21 @@ def _scan_into_file(
             kept = f" {journal.n} rows are kept; --resume goes on." if journal.n else ""
             _say_stopped(progress, tally, kept)
         if form != "jsonl":
-            _convert(journal.records(), form, output, scanner)
+            convert(journal.records(), form, output, partition_by)
         journal.finish(is_the_output=form == "jsonl")
     finally:
-        if journal.folder.exists():
-            journal.close()
+        journal.close()
         progress.clear()
 
 
-def _convert(records: Iterable[Record], form: str, output: Path, scanner: Scanner) -> None:
-    """All rows of a scan in another format."""
-    with ExitStack() as stack:
-        writer: Writer
-        if form == "parquet":
-            from mai.report.parquet import Parquet
+def _say_finished(output: Path, tally: Tally, progress: Progress) -> None:
+    """Nothing is left to do; the exit code is that of the rows that are there."""
+    from mai.report.summary import rows_of
 
-            writer = Parquet(output)
-        elif form == "sqlite":
-            from mai.report.sqlite import Sqlite
-
-            writer = Sqlite(output)
-        else:
-            writer = _writer(form, _open(stack, output), scanner, False)
-        for record in records:
-            writer.write(record)
-        writer.finish()
+    for row in rows_of(output):
+        tally.count(row["label"] or "none", 1)
+    tally.n_before = tally.n
+    progress.say(f"{output} is finished; nothing is left to do.")
 
 
 def _refuse_to_overwrite(output: Path | None, paths: tuple[str, ...]) -> None:
@@ -350,167 +324,3 @@ def _told_where(output: Path | None) -> Iterator[None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         where = output or "standard output"
         raise MaiError(f"The results cannot be written to {where}: {error.strerror or error}.") from error
-
-
-def _open(stack: ExitStack, output: Path | None) -> TextIO:
-    from mai.report.destination import whole_file
-
-    if output is not None and str(output) != "-":
-        return stack.enter_context(whole_file(output))
-    if hasattr(sys.stdout, "reconfigure"):  # names in other scripts must not stop a scan on a C locale
-        sys.stdout.reconfigure(errors="backslashreplace")
-    return sys.stdout
-
-
-def _form(form: str | None, output: Path | None, explain: bool) -> str:
-    """The format that the options mean."""
-    ending = output.suffix.lower() if output is not None and str(output) != "-" else ""
-    if (
-        form is None
-        and output is not None
-        and str(output) != "-"
-        and ending not in SUFFIXES
-        and not output.exists()
-    ):
-        known = ", ".join(sorted(SUFFIXES))
-        raise click.UsageError(
-            f"--output {output}: no format is known for the ending '{ending}'. Known: {known}; or name one: --jsonl."
-        )
-    if form is None:
-        form = SUFFIXES.get(ending, "table")
-    elif ending in SUFFIXES and SUFFIXES[ending] not in (form, "table"):
-        raise click.UsageError(f"--{form} and --output {output} ask for two formats.")
-    if form in ("parquet", "sqlite") and (output is None or str(output) == "-"):
-        raise click.UsageError(f"--{form} needs --output FILE.")
-    if form == "parquet":
-        from mai.errors import require
-
-        require("pyarrow", "data", "Writing Parquet")
-    if form == "html" and (output is None or str(output) == "-") and sys.stdout.isatty():
-        raise click.UsageError("A page on a terminal helps nobody. Give --output FILE.")
-    if explain and form == "table":
-        return "text"
-    if explain and form != "html":  # whose rows have it folded under them
-        raise click.UsageError(
-            f"--explain is text for people; the {form.upper()} rows hold the evidence anyway."
-        )
-    return form
-
-
-def _writer(form: str, stream: TextIO, scanner: Scanner, verbose: bool) -> Writer:
-    has_posterior = scanner.settings.prior is not None
-    if form == "html":
-        return _page(stream, scanner, has_posterior)
-    if form == "text":
-        from mai.report.text import Explained
-
-        return Explained(stream)
-    if form == "csv":
-        from mai.report.table_csv import Csv
-
-        return Csv(stream)
-    if form == "table":
-        from mai.report.terminal import Table
-
-        return Table(stream, has_posterior=has_posterior, is_verbose=verbose)
-    from mai.report.jsonlines import JsonArray, JsonLines
-
-    return JsonLines(stream) if form == "jsonl" else JsonArray(stream)
-
-
-def _page(stream: TextIO, scanner: Scanner, has_posterior: bool) -> Writer:
-    from datetime import UTC, datetime
-
-    from mai.report.html import Html
-    from mai.report.layers import not_asked
-    from mai.report.words import operating_point
-    from mai.scanning.explain import settings_for_people
-
-    point = (
-        operating_point(scanner.thresholds, scanner.measured.table)
-        if scanner.thresholds and scanner.measured
-        else None
-    )
-    return Html(
-        stream,
-        date=datetime.now(UTC),
-        settings=settings_for_people(scanner),
-        weights={
-            name: f"{own.name}, SHA-256 {own.config['sha256']}" for name, own in scanner.weights.items()
-        },
-        not_checked=not_asked(scanner.detectors),
-        operating_point=point,
-        has_posterior=has_posterior,
-    )
-
-
-def _summary(writer: Writer, scanner: Scanner, tally: Tally) -> None:
-    """Counts, and the operating point in plain words."""
-    from mai.report.layers import not_asked
-    from mai.report.terminal import Table
-    from mai.report.text import Explained
-    from mai.report.words import LABELS, operating_point
-
-    if not isinstance(writer, Table | Explained):
-        return
-    if isinstance(writer, Explained):
-        writer.list("Not checked:", not_asked(scanner.detectors))
-    counts = [f"{n} {LABELS[label]}" for label in LABELS if (n := tally.labels.get(label))]
-    if tally.n_failed:
-        counts.append(f"{tally.n_failed} not judged")
-    writer.say("")
-    writer.say(f"{tally.n} {'image' if tally.n == 1 else 'images'}: {', '.join(counts)}.")
-    if scanner.thresholds and scanner.measured:
-        writer.say(operating_point(scanner.thresholds, scanner.measured.table))
-    writer.say("A verdict is a signal, not proof.")
-
-
-class _Progress:
-    """How far it is, on stderr: a line on a terminal, or JSON for programs; messages about images go the same way."""
-
-    def __init__(self, is_shown: bool, is_json: bool) -> None:
-        self._is_json = is_shown and is_json
-        self._is_shown = is_shown and not is_json and sys.stderr.isatty()
-        self._start = self._last = time.monotonic()
-
-    def hide_line(self, is_hidden: bool) -> None:
-        """No line where rows appear on the same terminal."""
-        self._is_shown = self._is_shown and not is_hidden
-
-    def step(self, tally: Tally) -> None:
-        """Show how far it is, ten times a second at most. There is no total: folders are read as it goes."""
-        now = time.monotonic()
-        if self._is_shown and now - self._last > 0.1:
-            self._last = now
-            sys.stderr.write(f"\r\x1b[2K{tally.n:,} images, {tally.n / (now - self._start):.1f}/s")
-            sys.stderr.flush()
-        elif self._is_json and now - self._last > 1:
-            self._last = now
-            self._write_json(tally, is_done=False)
-
-    def end(self, tally: Tally) -> None:
-        """The last word, for programs."""
-        if self._is_json:
-            self._write_json(tally, is_done=True)
-
-    def _write_json(self, tally: Tally, is_done: bool) -> None:
-        import json
-
-        seconds = time.monotonic() - self._start
-        values = {"files": tally.n, "failed": tally.n_failed, "labels": tally.labels, "seconds": round(seconds, 2),
-                  "files_per_second": round(tally.n / max(seconds, 1e-9), 2), "done": is_done}  # fmt: skip
-        click.echo(json.dumps(values), err=True)
-
-    def tell(self, record: Record) -> None:
-        """One line about an image that could not be judged."""
-        from mai.report.escape import visible
-
-        self.clear()
-        if not self._is_json:
-            click.echo(f"mai: {visible(record.path)}: {visible(record.message or record.status)}", err=True)
-
-    def clear(self) -> None:
-        """Take the line away."""
-        if self._is_shown:
-            sys.stderr.write("\r\x1b[2K")
-            sys.stderr.flush()

@@ -21,6 +21,7 @@ class Sqlite:
         self._path, self._part = path, path.with_name(f".{path.name}.part")
         self._part.unlink(missing_ok=True)
         self._db = sqlite3.connect(self._part)
+        self._db.execute("PRAGMA journal_mode=OFF")  # an unfinished file is made anew
         columns = ", ".join(f'"{name}" {kind}' for name, kind in COLUMNS.items())
         self._db.execute(f"CREATE TABLE records ({columns}, evidence TEXT)")
         self._insert = f"INSERT INTO records VALUES ({','.join('?' * (len(COLUMNS) + 1))})"
@@ -37,3 +38,8 @@ class Sqlite:
         self._db.commit()
         self._db.close()
         self._part.replace(self._path)
+
+    def drop(self) -> None:
+        """Take an unfinished file away."""
+        self._db.close()
+        self._part.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from mai.errors import UsageError, require
 from mai.report import page
+from mai.report.parquet import NO_VALUE
 from mai.report.words import LABELS
 
 N_BINS = 20
@@ -23,16 +24,19 @@ Row = dict[str, Any]
 
 
 def rows_of(path: Path) -> Iterator[Row]:
-    """Rows of a scan's output: JSON Lines, JSON, CSV, Parquet, SQLite; each with path, status, label, score, reason.
+    """Rows of a scan's output: JSON Lines, JSON, CSV, Parquet (a file, or a folder of parts),
+    SQLite, DuckDB; each with path, status, label, score, reason.
 
     Raises:
         UsageError: the file is not there, of no known kind, or no scan.
     """
     readers: dict[str, Callable[[Path], Iterator[Row]]] = {
         **{".jsonl": _jsonl, ".ndjson": _jsonl, ".json": _json, ".csv": _csv},
-        **{".parquet": _parquet, ".sqlite": _sqlite, ".db": _sqlite},
+        **{".parquet": _parquet, ".sqlite": _sqlite, ".db": _sqlite, ".duckdb": _duckdb},
     }
-    if not path.is_file():
+    if path.is_dir():
+        readers[path.suffix.lower()] = _parts
+    elif not path.is_file():
         raise UsageError(f"There is no file '{path}'. Give what `mai scan --output FILE` wrote.")
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -74,6 +78,32 @@ def _parquet(path: Path) -> Iterator[Row]:
     parquet = require("pyarrow.parquet", "data", "Reading Parquet")
     for batch in parquet.ParquetFile(path).iter_batches():
         yield from batch.to_pylist()
+
+
+def _parts(path: Path) -> Iterator[Row]:
+    """A folder of Parquet files: the column that divides them stands in the names of its folders."""
+    files = sorted(path.rglob("*.parquet"))
+    if not files:
+        raise ValueError("there is no Parquet file in that folder")
+    for file in files:
+        said = {}
+        for part in file.relative_to(path).parts[:-1]:
+            name, _, value = part.partition("=")
+            said[name] = None if value == NO_VALUE else value
+        for row in _parquet(file):
+            yield {**row, **said}
+
+
+def _duckdb(path: Path) -> Iterator[Row]:
+    duckdb = require("duckdb", "scale", "Reading DuckDB")
+    try:
+        with duckdb.connect(str(path), read_only=True) as db:
+            found = db.execute("SELECT * FROM records")
+            names = [column[0] for column in found.description]
+            while rows := found.fetchmany(1000):
+                yield from (dict(zip(names, row, strict=True)) for row in rows)
+    except duckdb.Error as error:
+        raise ValueError(str(error).splitlines()[0]) from error
 
 
 def _sqlite(path: Path) -> Iterator[Row]:

@@ -14,7 +14,9 @@ import json
 import os
 import time
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,61 +45,87 @@ class Journal:
         output: the file to be.
         settings: JSON-able; what must be the same for a scan to go on.
         resume: go on with what is there.
+        is_folder: the output will be a folder.
+
+    Attributes:
+        before: label -> rows that earlier runs made; `none` for files that were not judged.
+        is_finished: an earlier run made the output and was stopped before it could tidy up.
 
     Raises:
         UsageError: another scan writes there; there is an unfinished one and `resume` is not asked; it was made with
             other settings; the folder cannot be made.
     """
 
-    def __init__(self, output: Path, settings: Mapping[str, Any], resume: bool) -> None:
+    def __init__(
+        self, output: Path, settings: Mapping[str, Any], resume: bool, is_folder: bool = False
+    ) -> None:
         self.output = output
         self.folder = output.with_name(output.name + ".partial")
         self._rows_file = self.folder / "rows.jsonl"
+        self.before: Counter[str] = Counter()
         told = json.dumps(dict(settings), sort_keys=True, default=str)
         try:
-            if output.is_dir():
+            if output.is_dir() and not is_folder:
                 raise IsADirectoryError(21, "it is a folder")
-            self.folder.mkdir(parents=False, exist_ok=True)
-            self._lock: IO[str] = (self.folder / "scan.json").open("a+", encoding="utf-8")
+            self._lock = self._take_lock()
+            self._lock.seek(0)
+            before = self._lock.read()
+            # The rows' file is made before scan.json says anything, and leaves it last: scan.json alone is the end.
+            self.is_finished = bool(before) and not self._rows_file.exists() and output.exists()
+            if self.is_finished and resume:
+                return
+            if before and not self.is_finished:
+                self._go_on(before, told, resume)
+            done = self._read_done()
+            self._stream = self._rows_file.open("ab")
+            if before != told:  # then there are no rows
+                self._lock.truncate(0)
+                self._lock.write(told)
+                self._lock.flush()
         except OSError as error:
             reason = error.strerror or error
             raise UsageError(f"{output} cannot be written: {reason}. Give another --output.") from error
-        self._take_lock()
-        self._lock.seek(0)
-        before = self._lock.read()
-        if before and not resume:
-            n = sum(1 for _ in self._whole_rows())
-            self._lock.close()
-            raise UsageError(
-                f"{self.folder} holds {n:,} rows of a scan that did not end. Add --resume to go on with it, or delete "
-                "that folder."
-            )
-        if before and before != told:
+        self._done, self._n_left = np.unique(done, return_counts=True)
+        self.n_before = self.n = len(done)
+        self._synced = time.monotonic()
+
+    def _take_lock(self) -> IO[str]:
+        """scan.json, open and ours alone."""
+        while True:
+            self.folder.mkdir(parents=False, exist_ok=True)
+            lock = (self.folder / "scan.json").open("a+", encoding="utf-8")
+            try:
+                import fcntl
+
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:  # Windows: two scans with one output are not told apart there
+                return lock
+            except OSError as error:
+                lock.close()
+                raise UsageError(
+                    f"Another scan is writing {self.output}. Wait for it, or give another --output."
+                ) from error
+            try:  # the one that had it may have ended, and taken the file away, while we opened it
+                if os.fstat(lock.fileno()).st_ino == (self.folder / "scan.json").stat().st_ino:
+                    return lock
+            except FileNotFoundError:
+                pass
+            lock.close()
+
+    def _go_on(self, before: str, told: str, resume: bool) -> None:
+        n = 0 if resume else sum(1 for _ in self._whole_rows())
+        if resume and before != told:
             self._lock.close()
             raise UsageError(
                 f"{self.folder} was begun with other options (detectors, weights, thresholds, limits or paths). "
                 "Give the same ones, or delete that folder."
             )
-        if not before:
-            self._lock.write(told)
-            self._lock.flush()
-        self._done, self.n_before = self._read_done()
-        self._stream = self._rows_file.open("ab")
-        self._synced = time.monotonic()
-        self.n = self.n_before
-
-    def _take_lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # Windows: two scans with one output are not told apart there
-            return
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if n:
             self._lock.close()
             raise UsageError(
-                f"Another scan is writing {self.output}. Wait for it, or give another --output."
-            ) from error
+                f"{self.folder} holds {n:,} rows of a scan that did not end. Add --resume to go on with it, or delete "
+                "that folder."
+            )
 
     def _whole_rows(self) -> Iterator[bytes]:
         if self._rows_file.is_file():
@@ -106,30 +134,34 @@ class Journal:
                     if row.endswith(b"\n"):
                         yield row
 
-    def _read_done(self) -> tuple[NDArray[np.uint64], int]:
-        """Digests of the paths that have a row, sorted (8 bytes a file), after a cut last row is taken away."""
+    def _read_done(self) -> NDArray[np.uint64]:
+        """Digests of the paths that have a row (8 bytes a file), after a cut last row is taken away."""
         digests, n_bytes = array("Q"), 0
-        for row in self._whole_rows():
+        for text in self._whole_rows():
             try:
-                digests.append(_digest(json.loads(row)["path"]))
+                row = json.loads(text)
+                label = row["label"] or "none"
+                digests.append(_digest(row["path"]))
             except (ValueError, KeyError, TypeError):
                 break  # a disk that lost power may hold anything from here on: made again
-            n_bytes += len(row)
+            self.before[label] += 1
+            n_bytes += len(text)
         if self._rows_file.is_file() and self._rows_file.stat().st_size > n_bytes:
             with self._rows_file.open("rb+") as file:
                 file.truncate(n_bytes)
-        done = np.frombuffer(digests, np.uint64) if len(digests) else np.empty(0, np.uint64)
-        return np.sort(done), len(digests)
+        return np.frombuffer(digests, np.uint64) if len(digests) else np.empty(0, np.uint64)
 
     def left(self, founds: Iterable[Found]) -> Iterator[Found]:
-        """Those files that have no row yet."""
+        """Those files that have no row yet; a file that is named n times has n rows."""
         if not len(self._done):
             yield from founds
             return
         for found in founds:
             digest = np.uint64(_digest(found.path))
             place = int(np.searchsorted(self._done, digest))
-            if place == len(self._done) or self._done[place] != digest:
+            if place < len(self._done) and self._done[place] == digest and self._n_left[place]:
+                self._n_left[place] -= 1
+            else:
                 yield found
 
     def write(self, record: Record) -> None:
@@ -155,17 +187,24 @@ class Journal:
             if target.exists():
                 self._rows_file.chmod(target.stat().st_mode & 0o777)
             self._rows_file.replace(target)
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Take the folder away."""
         self._rows_file.unlink(missing_ok=True)
         (self.folder / "scan.json").unlink(missing_ok=True)
         self._lock.close()
-        self.folder.rmdir()
+        with suppress(OSError):  # somebody put something into it, or has begun another scan there
+            self.folder.rmdir()
 
     def close(self) -> None:
-        """Stop here; what was written stays."""
-        if not self._stream.closed:
+        """Stop here; what was written stays. After `finish` there is nothing to do."""
+        if self._lock.closed:
+            return
+        try:
             self._stream.close()
-        self._lock.close()
-        if not self.n:  # nothing to go on with
-            self._rows_file.unlink(missing_ok=True)
-            (self.folder / "scan.json").unlink(missing_ok=True)
-            self.folder.rmdir()
+        finally:
+            if self.n:
+                self._lock.close()
+            else:  # nothing to go on with
+                self.tidy()

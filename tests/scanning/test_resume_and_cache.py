@@ -7,6 +7,7 @@ import json
 import os
 import random
 import resource
+import select
 import signal
 import sqlite3
 import subprocess
@@ -159,16 +160,62 @@ def test_resume_with_nothing_there_starts_and_finished_is_finished(
     scan(pictures, "--weights", weights, "--output", output, "--resume")
     assert len(rows(output)) == N + 2
     before = output.stat().st_mtime_ns
-    assert (
-        "nothing is left"
-        in scan(pictures, "--weights", weights, "--output", output, "--resume", code=0).stderr
-    )
+    base = [pictures, "--weights", weights, "--output", output, "--resume"]
+    assert "nothing is left" in scan(*base, code=1).stderr  # two files were not judged
+    assert scan(*base, "--fail-on", "synthetic", code=3)
     assert output.stat().st_mtime_ns == before
+    # As kill -9 leaves it between the last rename and the end.
+    partial = tmp_path / "out.jsonl.partial"
+    partial.mkdir()
+    (partial / "scan.json").write_text("{}")
+    assert "nothing is left" in scan(*base, code=1).stderr
+    assert output.stat().st_mtime_ns == before
+    assert not partial.exists()
+
+
+def test_a_file_that_is_named_twice_has_two_rows_also_after_a_resume(
+    tmp_path: Path, pictures: Path, weights: Path
+) -> None:
+    """What is done is counted, not only known: a list may name a file again and again."""
+    names = sorted(map(str, pictures.glob("0*.jpg")))[:3] * 40
+    listed = tmp_path / "list.txt"
+    listed.write_text("\n".join(names))
+    output = tmp_path / "out.jsonl"
+    base = [f"@{listed}", "--weights", weights, "--no-cache", "--workers", "1", "--output", output]
+
+    def little_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    scan(*base, preexec_fn=little_room)
+    kept = (tmp_path / "out.jsonl.partial" / "rows.jsonl").read_bytes().count(b"\n")
+    assert 3 < kept < 120
+    scan(*base, "--resume", code=0)
+    assert sorted(r["path"] for r in rows(output)) == sorted(names)
+
+
+def test_rows_come_at_once_where_paths_come_slowly(pictures: Path, weights: Path) -> None:
+    command = [sys.executable, "-m", "mai", "scan", "-", "--weights", str(weights), "--jsonl"]
+    for more in ([], ["--workers", "2"]):
+        process = subprocess.Popen([*command, *more], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for i in range(3):
+            path = str(pictures / f"{i:03}.jpg")
+            process.stdin.write(path.encode() + b"\n")
+            process.stdin.flush()
+            ready, _, _ = select.select([process.stdout], [], [], 60)
+            assert ready, "no row though the file is there"
+            assert json.loads(process.stdout.readline())["path"] == path
+        process.stdin.close()
+        assert process.wait(30) == 0
+        process.stdout.close()
 
 
 def test_every_format_holds_the_same_rows(tmp_path: Path, pictures: Path, weights: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
-    for ending in ("jsonl", "json", "csv", "parquet", "sqlite"):
+    duckdb = pytest.importorskip("duckdb")
+    for ending in ("jsonl", "json", "csv", "parquet", "sqlite", "duckdb"):
         scan(pictures, "--weights", weights, "--output", tmp_path / f"out.{ending}")
     wanted = {r["path"]: (r["label"], r["score"]) for r in rows(tmp_path / "out.jsonl")}
     assert {
@@ -179,6 +226,9 @@ def test_every_format_holds_the_same_rows(tmp_path: Path, pictures: Path, weight
     with sqlite3.connect(tmp_path / "out.sqlite") as db:
         found = db.execute("SELECT path, label, score FROM records").fetchall()
     assert {p: (label, score) for p, label, score in found} == wanted
+    with duckdb.connect(str(tmp_path / "out.duckdb"), read_only=True) as db:
+        found = db.execute("SELECT path, label, score FROM records").fetchall()
+    assert {p: (label, score) for p, label, score in found} == wanted
     with (tmp_path / "out.csv").open(newline="") as file:
         assert {r["path"]: r["label"] or None for r in csv.DictReader(file)} == {
             p: v[0] for p, v in wanted.items()
@@ -187,13 +237,84 @@ def test_every_format_holds_the_same_rows(tmp_path: Path, pictures: Path, weight
 
     told = [
         summarise(rows_of(tmp_path / f"out.{ending}")).to_dict()
-        for ending in ("jsonl", "json", "parquet", "sqlite")
+        for ending in ("jsonl", "json", "csv", "parquet", "sqlite", "duckdb")
     ]
     assert all(
         t["labels"] == told[0]["labels"] and t["score_histogram"] == told[0]["score_histogram"] for t in told
     )
     assert told[0]["labels"]["none"] == 2
     assert told[0]["n"] == N + 2
+
+
+def test_parquet_in_parts(
+    tmp_path: Path, pictures: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = pytest.importorskip("pyarrow.dataset")
+    from mai.report import parquet
+    from mai.report.summary import rows_of, summarise
+    from mai.scanning.sinks import convert
+    from mai.types import Record
+
+    whole, parts = tmp_path / "whole.jsonl", tmp_path / "parts.parquet"
+    scan(pictures, "--weights", weights, "--output", whole)
+    for _ in range(2):  # the second takes the place of the first
+        scan(pictures, "--weights", weights, "--output", parts, "--partition-by", "label")
+        read = dataset.dataset(parts, partitioning="hive").to_table().to_pylist()
+        assert {(r["path"], r["label"], r["score"]) for r in read} == {
+            (r["path"], r["label"], r["score"]) for r in rows(whole)
+        }
+    assert sorted(p.name for p in parts.iterdir())[0] == "label=__HIVE_DEFAULT_PARTITION__"
+    assert summarise(rows_of(parts)).to_dict()["labels"] == summarise(rows_of(whole)).to_dict()["labels"]
+    assert not list(tmp_path.glob(".*"))
+
+    monkeypatch.setattr(parquet, "PART_ROWS", 25)
+    records = [Record.from_dict(json.loads(line)) for line in whole.read_text().splitlines()]
+    convert(records, "parquet", tmp_path / "many.parquet", "rows")
+    assert len(list((tmp_path / "many.parquet").iterdir())) == 3
+    assert [r["path"] for r in rows_of(tmp_path / "many.parquet")] == [r.path for r in records]
+
+    (tmp_path / "mine.parquet").mkdir()
+    (tmp_path / "mine.parquet" / "letter.txt").write_text("not to be lost")
+    done = scan(
+        pictures,
+        "--weights",
+        weights,
+        "--output",
+        tmp_path / "mine.parquet",
+        "--partition-by",
+        "rows",
+        code=2,
+    )
+    assert "no folder of Parquet parts" in done.stderr
+    assert (tmp_path / "mine.parquet" / "letter.txt").exists()
+
+
+@pytest.mark.parametrize("ending", ["sqlite", "duckdb", "parquet", "csv"])
+def test_a_full_disk_at_the_end_is_a_sentence_too(
+    tmp_path: Path, pictures: Path, weights: Path, ending: str
+) -> None:
+    pytest.importorskip("duckdb")
+    output = tmp_path / f"out.{ending}"
+    base = [pictures, "--weights", weights, "--no-cache", "--workers", "1", "--output", output]
+    # Only what is written at the end is refused: the limit is that of the rows, and they are there already.
+    scan(*base, "--output", tmp_path / "rows.jsonl")
+    size = {"sqlite": 20_000, "duckdb": 20_000, "parquet": 3_000, "csv": 3_000}[ending]
+    journal = tmp_path / f"out.{ending}.partial"
+
+    def stop_after_the_rows() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    journal.mkdir()
+    (journal / "rows.jsonl").write_bytes((tmp_path / "rows.jsonl").read_bytes())
+    before = sorted(tmp_path.rglob("*"))
+    done = scan(*base, "--resume", preexec_fn=stop_after_the_rows)
+    assert "cannot be written" in done.stderr
+    assert sorted(set(tmp_path.rglob("*")) - set(before)) == [journal / "scan.json"]
+    scan(*base, "--resume")
+    from mai.report.summary import rows_of
+
+    assert len(list(rows_of(output))) == N + 2
 
 
 def test_a_second_scan_looks_at_nothing_again_also_with_another_threshold(
