@@ -124,8 +124,8 @@ def command(
 ) -> None:
     """Say which images are likely AI-generated.
 
-    PATH: an image, a folder, a glob, a tar or Parquet shard, @list.txt for a list in a file, - for a list on
-    standard input.
+    PATH: an image, a folder, a glob, a tar, zip or Parquet shard, a CSV with a column of paths, an address
+    (s3://bucket/folder/), @list.txt for a list in a file, - for a list on standard input.
 
     Exit codes: 0 all judged, 1 some were not, 2 wrong use, 3 a label of --fail-on was given.
     """

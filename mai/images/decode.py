@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image as Pil
 
 from mai.errors import ImageError, UsageError
-from mai.images import colour, pillow, shards
+from mai.images import colour, pillow, remote, shards
 from mai.images.files import read_file, too_large
 from mai.images.find import Found
 from mai.types import Image, ImageInfo
@@ -53,6 +53,8 @@ def read(found: Found, limits: Limits = DEFAULT_LIMITS) -> Image:
         data = found.data
         if len(data) > limits.max_bytes:
             raise too_large(len(data), limits.max_bytes)
+    elif found.url is not None:
+        data = remote.fetch(found.url, limits.max_bytes)
     elif found.file is not None:
         data = read_file(found.file, limits.max_bytes)
     else:

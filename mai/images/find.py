@@ -1,27 +1,30 @@
-"""From what the user names (files, folders, globs, lists, shards) to the files that are looked at.
+"""From what the user names (files, folders, globs, lists, shards, addresses) to the files that are looked at.
 
-Lazy: a folder of ten million files is read folder by folder, and nothing is opened that a name already tells.
+Lazy: a folder of ten million files is read as it goes, and nothing is opened that a name already tells.
 """
 
 from __future__ import annotations
 
-import fnmatch
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO
 
 from mai.errors import ImageError
-from mai.images import kinds, shards
+from mai.images import globs, kinds, lists, remote, shards
 from mai.images.files import path_error
 
 Source = str | bytes | Path
 
-_MAX_PATH_BYTES = 2**16
-"""Longest entry of a list of paths: sixteen times what Linux lets a path have."""
+SORTED = 10_000
+"""Entries up to which a folder is read whole and sorted; a larger one is taken in the file system's order."""
+
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Found:
         path: how it is called in the output; bytes that are not UTF-8 stand as `\\xNN`.
         file: what to open, None for what is in memory already.
         data: bytes already read (members of shards), else None.
+        url: the address to fetch, None for what is on this machine.
         named: the user named it, so that it gets a row whatever it is.
         error: it cannot be looked at, and why; this becomes its row.
     """
@@ -41,6 +45,7 @@ class Found:
     data: bytes | None = None
     named: bool = False
     error: ImageError | None = None
+    url: str | None = None
 
 
 def find(
@@ -50,12 +55,14 @@ def find(
     follow_links: bool = True,
     max_bytes: int = shards.MAX_BYTES,
 ) -> Iterator[Found]:
-    """What the sources mean, in their order; inside a folder by the bytes of the names.
+    """What the sources mean, in their order; inside a folder by the bytes of the names, up to SORTED of them.
 
-    A source is a file, a folder (recursive), a tar or Parquet shard, `-` (a list of paths on stdin), `@FILE`
-    (a list in a file) or a glob with `*`, `?`, `[...]` and `**`. A path that exists is taken as it stands.
-    A list holds one path a line, or paths that end in NUL, which are taken as they stand. In a folder, and in
-    a tar, a file is found if its name or its first bytes say image. A folder met twice is read once.
+    A source is a file, a folder (recursive), a tar, zip or Parquet shard, `-` (a list of paths on stdin), `@FILE`
+    (a list in a file), a CSV or TSV with a column of paths, an address (`s3://...`, see mai/images/remote.py), a glob
+    with `*`, `?`, `[...]` and `**`, or several with a range as WebDataset writes it (`part-{000..127}.tar`). A path
+    that exists is taken as it stands. A list holds one path a line, or paths that end in NUL, which are taken as they
+    stand. In a folder, and in a shard, a file is found if its name or its first bytes say image. A folder met twice is
+    read once.
 
     Args:
         sources: paths; bytes are decoded as the file system does.
@@ -81,18 +88,28 @@ class _Search:
 
     def source(self, source: str) -> Iterator[Found]:
         if source == "-":
-            yield from self.listed(sys.stdin.buffer)
+            # Without a buffer, whose lock a thread that waits here would hold when Python ends.
+            yield from self.listed(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
         elif _exists(source):
             yield from self.path(source)
+        elif match := _RANGE.search(source):
+            for number in range(int(match[1]), int(match[2]) + 1):
+                name = f"{number:0{len(match[1])}}"
+                yield from self.source(source[: match.start()] + name + source[match.end() :])
+        elif remote.scheme(source):
+            yield from self.address(source)
         elif source.startswith("@") and len(source) > 1:
-            yield from self.list_file(source)
-        elif _is_pattern(source):
-            yield from self.glob(source)
+            yield from self.list_file(source, source[1:])
+        elif globs.is_pattern(source):
+            yield from self.pattern(source)
         else:
             yield from self.path(source)
 
     def path(self, path: str) -> Iterator[Found]:
         """A path that was named, as it stands."""
+        if remote.scheme(path) and not _exists(path):
+            yield from self.address(path)
+            return
         try:
             mode = Path(path).stat().st_mode
         except (OSError, ValueError) as error:
@@ -101,13 +118,19 @@ class _Search:
         if stat.S_ISDIR(mode):
             yield from self.folder(path)
         elif stat.S_ISREG(mode) and shards.is_shard(path):
-            yield from self.shard(path)
+            yield from self.shard(path, named=True)
+        elif stat.S_ISREG(mode) and lists.is_table(path):
+            yield from self.list_file(path, path)
         else:
             yield Found(display(path), Path(path), named=True)
 
-    def list_file(self, source: str) -> Iterator[Found]:
-        name = source[1:]
+    def list_file(self, source: str, name: str) -> Iterator[Found]:
+        """A list in a file, or at an address."""
         try:
+            if remote.scheme(name) and not _exists(name):
+                with remote.open_stream(name) as stream:
+                    yield from self._named_in(stream, name)
+                return
             mode = Path(name).stat().st_mode
             # A FIFO is what a shell makes of <(find ...); a device may never end.
             if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
@@ -115,15 +138,23 @@ class _Search:
                 yield Found(display(source), named=True, error=kind)
                 return
             with Path(name).open("rb") as stream:
-                yield from self.listed(stream)
-        except (OSError, ValueError) as error:
-            cause = path_error(error)
+                yield from self._named_in(stream, name)
+        except (OSError, ValueError, ImageError) as error:
+            cause = error if isinstance(error, ImageError) else path_error(error)
             told = ImageError(cause.status, f"The list '{display(name)}' cannot be read. {cause}")
             yield Found(display(source), named=True, error=told)
 
+    def _named_in(self, stream: BinaryIO, name: str) -> Iterator[Found]:
+        if not lists.is_table(remote.plain(name)):
+            yield from self.listed(stream)
+            return
+        for entry in lists.table_entries(stream, name.lower().endswith(".tsv")):
+            yield from self.path(_beside(entry, name))
+
     def listed(self, stream: BinaryIO) -> Iterator[Found]:
-        for entry in _entries(stream):
-            if len(entry) > _MAX_PATH_BYTES:
+        """The entries of a list of paths."""
+        for entry in lists.entries(stream):
+            if len(entry) > lists.MAX_PATH_BYTES:
                 told = ImageError(
                     "not_found", "The list of paths has an entry that is too long to be a path."
                 )
@@ -131,12 +162,58 @@ class _Search:
             else:
                 yield from self.path(os.fsdecode(entry))
 
-    def glob(self, pattern: str) -> Iterator[Found]:
+    def address(self, url: str) -> Iterator[Found]:
+        """What an address means: a file, a shard, a list, a folder or a pattern."""
+        try:
+            if url.startswith("@"):
+                yield from self.list_file(url, url[1:])
+            elif globs.is_pattern(url) and not remote.is_web(url):
+                yield from self._matching(url)
+            elif shards.is_shard(remote.plain(url)):
+                yield from self._remote_shard(url, named=True)
+            elif lists.is_table(remote.plain(url)):
+                yield from self.list_file(url, url)
+            elif not kinds.of_name(url) and remote.is_folder(url):
+                for entry in remote.walk(url):
+                    yield from self._remote(entry.url)
+            else:
+                yield Found(url, named=True, url=url)
+        except ImageError as error:
+            yield Found(url, named=True, error=error)
+
+    def _matching(self, url: str) -> Iterator[Found]:
+        """Files whose address matches a pattern."""
+        n_found = 0
+        for entry in remote.matching(url):
+            n_found += 1
+            yield from self._remote(entry.url)
+        if not n_found:
+            yield Found(url, named=True, error=ImageError("not_found", "No file there matches this pattern."))
+
+    def _remote(self, url: str) -> Iterator[Found]:
+        """A remote file that was met, not named. One whose name has no ending is asked for its first bytes."""
+        name = url.rsplit("/", 1)[1]
+        if name.startswith(".") and not self.hidden:
+            return
+        if shards.is_shard(url):
+            yield from self._remote_shard(url)
+        elif kinds.of_name(url) or (
+            "." not in name and kinds.is_picture(url, remote.head(url, kinds.HEAD_BYTES))
+        ):
+            yield Found(url, url=url)
+
+    def _remote_shard(self, url: str, named: bool = False) -> Iterator[Found]:
+        name = remote.plain(url)
+        seek = not name.lower().endswith(shards.TAR_SUFFIXES)
+        shard = shards.Shard(name, lambda: remote.open_stream(url, seek), None)
+        yield from self._members(shard, url, url, named)
+
+    def pattern(self, pattern: str) -> Iterator[Found]:
         """Files that match are named, as if the shell had written them, but for a last `*` or `**`."""
         last = Path(pattern).name
         is_deep = "**" in Path(pattern).parts
         n_found = 0
-        for path in self._matches(pattern):
+        for path in globs.matches(pattern, self.hidden):
             # A deep pattern reaches the files of a folder by itself; walking it too would find them twice.
             if is_deep and Path(path).is_dir():
                 continue
@@ -149,42 +226,6 @@ class _Search:
             told = ImageError("not_found", "Nothing is at this path, and no file matches it as a pattern.")
             yield Found(display(pattern), named=True, error=told)
 
-    def _matches(self, pattern: str) -> Iterator[str]:
-        anchor = Path(pattern).anchor
-        parts = Path(pattern).parts[1:] if anchor else Path(pattern).parts
-        yield from self._expand(anchor, parts, set())
-
-    def _expand(self, base: str, parts: tuple[str, ...], seen: set[tuple[int, int]]) -> Iterator[str]:
-        if not parts:
-            yield base
-            return
-        part, rest = parts[0], parts[1:]
-        if part == "**":
-            if rest:
-                yield from self._expand(base, rest, seen)
-            for name in self._names(base):
-                inner = os.path.join(base, name)  # noqa: PTH118  # Path would drop a leading './'
-                if not os.path.isdir(inner):  # noqa: PTH112
-                    if not rest:
-                        yield inner
-                elif _is_new(inner, seen):
-                    yield from self._expand(inner, parts, seen)
-        elif _is_pattern(part):
-            for name in self._names(base, part):
-                yield from self._expand(os.path.join(base, name), rest, seen)  # noqa: PTH118
-        elif _exists(inner := os.path.join(base, part)):  # noqa: PTH118
-            yield from self._expand(inner, rest, seen)
-
-    def _names(self, folder: str, pattern: str = "*") -> list[str]:
-        """Sorted names in a folder that match; none if it cannot be read, as in a shell."""
-        try:
-            names = [entry.name for entry in os.scandir(folder or ".")]
-        except OSError:
-            return []
-        keep_hidden = self.hidden or pattern.startswith(".")
-        names = [name for name in names if keep_hidden or not name.startswith(".")]
-        return sorted((name for name in names if fnmatch.fnmatchcase(name, pattern)), key=os.fsencode)
-
     def folder(self, root: str) -> Iterator[Found]:
         """All that is below a folder. A stack of our own: folders may be deeper than Python's."""
         seen: set[tuple[int, int]] = set()
@@ -193,15 +234,20 @@ class _Search:
         while pending is not None or stack:
             if pending is not None:
                 try:
-                    if _is_new(pending, seen):
-                        stack.append(iter(self._entries(pending)))
+                    if globs.is_new(pending, seen):
+                        stack.append(self._entries(pending))
                 except OSError as error:
                     yield Found(
                         display(pending), Path(pending), named=pending == root, error=_folder_error(error)
                     )
                 pending = None
                 continue
-            entry = next(stack[-1], None)
+            try:
+                entry = next(stack[-1], None)
+            except OSError as error:  # a disk or a server that went away in the middle
+                stack.pop()
+                yield Found(display(root), Path(root), error=_folder_error(error))
+                continue
             if entry is None:
                 stack.pop()
             elif _is_folder(entry):
@@ -209,15 +255,24 @@ class _Search:
             else:
                 yield from self._in_folder(entry.path)
 
-    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
-        with os.scandir(folder) as entries:
-            kept = [
-                entry
-                for entry in entries
-                if (self.hidden or not entry.name.startswith("."))
-                and (self.follow_links or not entry.is_symlink())
-            ]
-        return sorted(kept, key=lambda entry: os.fsencode(entry.name))
+    def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
+        """Entries of a folder: sorted, or as they come where they are many.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        entries = os.scandir(folder)
+        kept = (
+            entry
+            for entry in entries
+            if (self.hidden or not entry.name.startswith("."))
+            and (self.follow_links or not entry.is_symlink())
+        )
+        first = list(islice(kept, SORTED + 1))
+        if len(first) > SORTED:
+            return chain(first, kept)
+        entries.close()
+        return iter(sorted(first, key=lambda entry: os.fsencode(entry.name)))
 
     def _in_folder(self, path: str) -> Iterator[Found]:
         """A file that was met, not named: found if its name, else its first bytes, say image."""
@@ -226,41 +281,45 @@ class _Search:
         elif kinds.of_name(path) or kinds.is_picture(path, _head(path)):
             yield Found(display(path), Path(path))
 
-    def shard(self, path: str) -> Iterator[Found]:
+    def shard(self, path: str, named: bool = False) -> Iterator[Found]:
         shown = display(path)
         try:
             if not stat.S_ISREG(Path(path).stat().st_mode):
                 told = ImageError("not_a_file", "It is named like a shard, but is no regular file.")
                 yield Found(shown, Path(path), error=told)
                 return
+            shard = shards.of_file(Path(path))
         except OSError as error:
             yield Found(shown, Path(path), error=path_error(error))
             return
-        for member in shards.members(Path(path), hidden=self.hidden, max_bytes=self.max_bytes):
+        yield from self._members(shard, shown, path, named)
+
+    def _members(self, shard: shards.Shard, shown: str, place: str, named: bool) -> Iterator[Found]:
+        """What is in a shard; the files that a table names only if it was named itself."""
+        for member in shards.members(shard, hidden=self.hidden, max_bytes=self.max_bytes, places=named):
+            if member.place is not None:
+                where = _beside(member.place, place)
+                if remote.scheme(where):
+                    yield Found(where, named=True, url=where)
+                else:
+                    yield Found(display(where), Path(where), named=True)
+                continue
             inner = shown if member.name is None else f"{shown}::{display(member.name)}"
             yield Found(inner, data=member.data, error=member.error)
 
 
+def _beside(entry: str, table: str) -> str:
+    """Where an entry of a table lies: as it stands, or, where nothing is there, beside the table."""
+    if remote.scheme(entry) or os.path.isabs(entry):  # noqa: PTH117
+        return entry
+    if remote.scheme(table):
+        return f"{table.rsplit('/', 1)[0]}/{entry}"
+    beside = os.path.join(os.path.dirname(table), entry)  # noqa: PTH118, PTH120
+    return beside if not _exists(entry) and _exists(beside) else entry
+
+
 def _exists(path: str) -> bool:
     return os.path.lexists(path)
-
-
-def _is_pattern(text: str) -> bool:
-    return any(sign in text for sign in "*?[")
-
-
-def _is_new(folder: str, seen: set[tuple[int, int]]) -> bool:
-    """True the first time a folder is reached; this is also what ends a loop of links.
-
-    Raises:
-        OSError: the folder is gone or may not be asked.
-    """
-    facts = Path(folder).stat()
-    key = (facts.st_dev, facts.st_ino)
-    if key in seen:
-        return False
-    seen.add(key)
-    return True
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -279,29 +338,6 @@ def _head(path: str) -> bytes:
             return stream.read(kinds.HEAD_BYTES)
     except OSError:
         return b""
-
-
-def _entries(stream: BinaryIO) -> Iterator[bytes]:
-    """Entries of a list, as they come in: NUL ends them if the first piece has one, else a line end."""
-    rest, end = b"", b""
-    is_first = True
-    while piece := getattr(stream, "read1", stream.read)(_MAX_PATH_BYTES):
-        if is_first:
-            piece = piece.removeprefix(b"\xef\xbb\xbf")
-            end = b"\0" if b"\0" in piece else b"\n"
-            is_first = False
-        *whole, rest = (rest + piece).split(end)
-        for entry in whole:
-            if entry := _trimmed(entry, end):
-                yield entry
-        if len(rest) > _MAX_PATH_BYTES:
-            break
-    if entry := _trimmed(rest, end):
-        yield entry
-
-
-def _trimmed(entry: bytes, end: bytes) -> bytes:
-    return entry.removesuffix(b"\r") if end == b"\n" else entry
 
 
 def _folder_error(error: OSError) -> ImageError:

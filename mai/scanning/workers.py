@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from mai.errors import MaiError, UsageError, WeightsError
 from mai.images.find import Found
 from mai.pipeline import Scanner, ScanSettings
+from mai.scanning.ahead import Ahead
 from mai.scanning.feed import Feed
 from mai.types import Record
 
@@ -370,18 +371,19 @@ def _serve(
         look = look or Scanner.scan
         errands: SimpleQueue[list[Any] | None] = SimpleQueue()
         # A thread that always takes what comes: were both ends to wait with a full pipe, they would wait for ever.
-        Thread(target=_take, args=(pipe, errands), daemon=True).start()
+        ahead = Ahead(settings.limits.max_bytes)
+        Thread(target=_take, args=(pipe, errands, ahead), daemon=True).start()
         while (founds := errands.get()) is not None:
             for found in founds:
-                pipe.send(look(scanner, found))
+                pipe.send(look(scanner, ahead.end(found)))
         scanner.close()
     except (EOFError, OSError):
         return
 
 
-def _take(pipe: Connection, errands: SimpleQueue[list[Any] | None]) -> None:
+def _take(pipe: Connection, errands: SimpleQueue[list[Any] | None], ahead: Ahead) -> None:
     try:
         while True:
-            errands.put(pipe.recv())
+            errands.put([ahead.begin(item) for item in pipe.recv()])
     except (EOFError, OSError):  # the parent is done, or gone
         errands.put(None)

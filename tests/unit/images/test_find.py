@@ -16,7 +16,7 @@ from pictures import encoded, scene
 
 from mai.images.decode import Limits, decode, read
 from mai.images.find import Found, find
-from mai.images.shards import members
+from mai.images.shards import members, of_file
 
 PNG = encoded(scene(8, 8), "PNG")
 
@@ -333,7 +333,7 @@ def test_tar_header_that_claims_a_huge_name(tmp_path: Path) -> None:
 def test_memory_stays_flat_over_a_long_tar(tmp_path: Path) -> None:
     shard = tar_of(tmp_path / "long.tar", {f"{n:06}.png": PNG for n in range(4000)})
     tracemalloc.start()
-    n_members = sum(1 for _ in members(shard))
+    n_members = sum(1 for _ in members(of_file(shard)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert n_members == 4000
