@@ -9,12 +9,26 @@ import click
 
 @click.command("export")
 @click.argument("arch")
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument(
+    "runs",
+    metavar="RUN...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
 @click.option(
     "--data", required=True, help="The labelled set; its calibration split fits score and thresholds."
 )
 @click.option(
     "--output", type=click.Path(path_type=Path), help="Weights folder.  [default: RUN/ARCH_vMAJOR_MINOR]"
+)
+@click.option(
+    "--checkpoint",
+    "which",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    show_default=True,
+    help="Of each run: its best epoch on the validation split, or its last.",
 )
 @click.option("--version", default="1.0", show_default=True, help="Major.minor of the weights.")
 @click.option(
@@ -25,12 +39,19 @@ import click
     help="Override one key of the view plan, e.g. n_native=2.",
 )
 def command(
-    arch: str, run: Path, data: str, output: Path | None, version: str, overrides: tuple[str, ...]
+    arch: str,
+    runs: tuple[Path, ...],
+    data: str,
+    output: Path | None,
+    which: str,
+    version: str,
+    overrides: tuple[str, ...],
 ) -> None:
-    """Export the best checkpoint of RUN as weights.
+    """Export a checkpoint of RUN as weights, or the average of the checkpoints of several runs.
 
-    Checks that onnxruntime and PyTorch agree to 1e-4, fits the calibration and the table of thresholds on the
-    calibration split, measures the validation split, and writes model.onnx, config.json and README.md (the card).
+    Runs can be averaged that were trained on the same data from the same initial weights. Checks that onnxruntime and
+    PyTorch agree to 1e-4, fits the calibration and the table of thresholds on the calibration split, measures the
+    validation split, and writes model.onnx, config.json and README.md (the card).
     """
     from mai import config
     from mai.data.sources import read_set
@@ -48,9 +69,9 @@ def command(
     name = f"{arch}_v{version.replace('.', '_')}"
     require("torch", "train", "Exporting")
     # The run's own split: with another seed, pictures that it was trained on would be calibrated on.
-    seed = checkpoint.load(run / "best.pt")["recipe"]["run"]["seed"]
+    seed = checkpoint.load(runs[0] / f"{which}.pt")["recipe"]["run"]["seed"]
     labelled = assign_splits(read_set(data), seed=seed)
-    weights = export_run(architecture, run, labelled, output or run / name, version, plan)
+    weights = export_run(architecture, runs, labelled, output or runs[0] / name, version, plan, which)
     size_mb = weights.model.stat().st_size / 1e6
     click.echo(
         f"{weights.folder}: {weights.name}, {size_mb:.1f} MB. Try: mai scan PATH --weights {weights.folder}"

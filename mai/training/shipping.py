@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,24 +29,26 @@ DEFAULT_FPR, DEFAULT_FNR = 0.01, 0.05
 
 def export_run(
     architecture: Architecture,
-    run: Path,
+    runs: Sequence[Path],
     labelled: LabelledSet,
     output: Path,
     version: str,
     plan: ViewPlan | None = None,
+    which: str = "best",
 ) -> Weights:
-    """Make a weights folder of a run's best checkpoint.
+    """Make a weights folder of a run's checkpoint, or of the average of several runs' checkpoints.
 
     The calibration split fits logit -> score and the thresholds; the validation split, if there is one, is measured
     and written on the card. Neither touches the weights.
 
     Args:
-        architecture: of the run.
-        run: folder with `best.pt`.
+        architecture: of the runs.
+        runs: folders with checkpoints; the weights of several are averaged (start.average_of).
         labelled: a set with a calibration split.
         output: folder to make.
         version: `1.0`.
         plan: how pictures become views; the architecture's own by default.
+        which: checkpoint of each run, `best` or `last`.
 
     Raises:
         TrainingError: no checkpoint, another architecture, or the ONNX file differs from PyTorch by over 1e-4.
@@ -57,13 +59,19 @@ def export_run(
 
     if version.count(".") != 1 or not version.replace(".", "").isdigit():
         raise UsageError(f"A version is major.minor, for example 1.0; not '{version}'.")
-    state = checkpoint.load(run / "best.pt")
-    if state["architecture"] != architecture.name:
-        raise TrainingError(f"{run} holds a run of '{state['architecture']}', not of '{architecture.name}'.")
+    states = [checkpoint.load(run / f"{which}.pt") for run in runs]
+    for run, state in zip(runs, states, strict=True):
+        if state["architecture"] != architecture.name:
+            raise TrainingError(
+                f"{run} holds a run of '{state['architecture']}', not of '{architecture.name}'."
+            )
+        if state["fingerprint"] != states[0]["fingerprint"]:
+            raise TrainingError(f"{run} was trained on other data than {runs[0]}: they cannot be averaged.")
     plan = plan or architecture.plan
-    recipe = configuration.build(Recipe, {**state["recipe"], "init": "scratch"})
+    recipe = configuration.build(Recipe, {**states[0]["recipe"], "init": "scratch"})
     model = architecture.build(recipe)
-    start.fill(model, state["average"] or state["model"], str(run))
+    average = start.average_of(states, [str(run) for run in runs])
+    start.fill(model, average, str(runs[0]))
     model.eval()
     if architecture.with_patches:
         model = architecture.with_patches(model)
@@ -73,7 +81,7 @@ def export_run(
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as making:
         made = Path(making)
         difference = export(shipped_form(model), outputs, plan.sides, made / "model.onnx")
-        start.save_average(state, made / start.AVERAGE)
+        start.save_average(average, made / start.AVERAGE)
         values: dict[str, Any] = {
             "format": weights_on_disk.FORMAT,
             "name": f"{architecture.name}_v{version.replace('.', '_')}",
@@ -82,7 +90,11 @@ def export_run(
             "sha256": hashlib.sha256((made / "model.onnx").read_bytes()).hexdigest(),
             "onnx_difference": difference,
             "preprocessing": configuration.to_dict(plan),
-            "trained": {key: state[key] for key in ("recipe", "fingerprint", "data", "versions", "epoch")},
+            "trained": {
+                **{key: states[0][key] for key in ("recipe", "fingerprint", "data", "versions", "epoch")},
+                "checkpoint": which,
+                "averaged": [{"recipe": state["recipe"], "epoch": state["epoch"]} for state in states[1:]],
+            },
         }
         calibrate_folder(made, values, labelled)
         output.mkdir(exist_ok=True)
@@ -209,8 +221,8 @@ def card(values: Mapping[str, Any]) -> str:
         f"Figures of these weights, written by `mai export {values['architecture']}` on {values['created']}. What the",
         f"network is, what it was trained on and what it cannot do: `mai/{values['architecture']}/README.md`.",
         "",
-        f"Trained on {trained['data']} (fingerprint {trained['fingerprint'][:16]}), {trained['epoch']} epochs, seed "
-        f"{trained['recipe']['run']['seed']}, MAI {trained['versions']['mai']}, torch {trained['versions']['torch']}. "
+        f"Trained on {trained['data']} (fingerprint {trained['fingerprint'][:16]}), {_runs(trained)}, "
+        f"MAI {trained['versions']['mai']}, torch {trained['versions']['torch']}. "
         f"ONNX against PyTorch: {values['onnx_difference']:.1e}. sha256 {values['sha256'][:16]}.",
         "",
     ]
@@ -222,18 +234,31 @@ def card(values: Mapping[str, Any]) -> str:
         "",
     ]
     if measured:
-        lines += _figures(measured, values["architecture"])
+        chosen = "The epoch that ships was chosen by the validation AUROC."
+        if trained.get("checkpoint") == "last":
+            chosen = "The last epoch ships."
+        lines += _figures(measured, values["architecture"], chosen)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _figures(measured: Mapping[str, Any], architecture: str) -> list[str]:
+def _runs(trained: Mapping[str, Any]) -> str:
+    """The runs behind the weights: `9 epochs, seed 0`, or `the average of 2 runs (8 and 8 epochs, seeds 0 and 1)`."""
+    runs = [trained, *trained.get("averaged", [])]
+    epochs = " and ".join(str(run["epoch"]) for run in runs)
+    seeds = " and ".join(str(run["recipe"]["run"]["seed"]) for run in runs)
+    if len(runs) == 1:
+        return f"{epochs} epochs, seed {seeds}"
+    return f"the average of {len(runs)} runs ({epochs} epochs, seeds {seeds})"
+
+
+def _figures(measured: Mapping[str, Any], architecture: str, chosen: str) -> list[str]:
     columns = [name for name in ("aligned", "native", "web") if name in measured]
     lines = [
         f"## Measured on {measured['data']}, {measured['split']} split",
         "",
         f"`mai eval {architecture} --data DATA --split {measured['split']}`; one score a picture; brackets: "
         "95 % interval, bootstrap over sources. Threshold fixed beforehand on the calibration split "
-        f"({measured['fpr']:.0%} false positives there). The epoch that ships was chosen by the validation AUROC.",
+        f"({measured['fpr']:.0%} false positives there). {chosen}",
         "",
         "| | " + " | ".join(columns) + " |",
         "|---|" + "---|" * len(columns),

@@ -5,6 +5,7 @@ The average (`average.pt`, fp16) is in the repository and not in the wheel: only
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,19 +32,45 @@ def read_state(source: str) -> dict[str, Any]:
     return {name: value.float() for name, value in (_weights_of(state, path)).items()}
 
 
-def _weights_of(state: dict[str, Any], path: Path) -> dict[str, Any]:
+def _weights_of(state: dict[str, Any], path: Path | str) -> dict[str, Any]:
     found = state.get("average") or state.get("model")
     if not isinstance(found, dict):
         raise TrainingError(f"{path} is no checkpoint of MAI: it has neither an average nor a model.")
     return found
 
 
-def save_average(state: dict[str, Any], path: Path) -> None:
-    """Write the averaged weights of a checkpoint in fp16, to train on from."""
+def average_of(states: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """The mean of the checkpoints' weights (of their running averages where they have them), in fp32.
+
+    Runs that began at the same weights and hold their norms lie in one basin often enough that their mean is as good
+    as their ensemble, at the cost of one network (Rame et al., Diverse weight averaging, arXiv 2205.09739). Whether it
+    is so must be measured, as the card does.
+
+    Args:
+        states: checkpoints of one architecture.
+        names: what to call each in an error.
+
+    Raises:
+        TrainingError: one of them lacks a weight of the first, or has it in another shape.
+    """
+    first, *others = [_weights_of(state, name) for state, name in zip(states, names, strict=True)]
+    mean = {
+        key: value.float().clone() if value.is_floating_point() else value for key, value in first.items()
+    }
+    for other, name in zip(others, names[1:], strict=True):
+        for key, value in mean.items():
+            if key not in other or other[key].shape != value.shape:
+                raise TrainingError(f"{name} holds another network than {names[0]}: '{key}' differs.")
+            if value.is_floating_point():
+                value += other[key].float()
+    return {key: value / len(states) if value.is_floating_point() else value for key, value in mean.items()}
+
+
+def save_average(average: dict[str, torch.Tensor], path: Path) -> None:
+    """Write averaged weights in fp16, to train on from."""
     from mai.training import checkpoint
 
-    values = _weights_of(state, path)
-    checkpoint.save({"average": {n: v.half() if v.ndim >= 2 else v for n, v in values.items()}}, path)
+    checkpoint.save({"average": {n: v.half() if v.ndim >= 2 else v for n, v in average.items()}}, path)
 
 
 def fill(model: torch.nn.Module, state: dict[str, Any], source: str) -> None:

@@ -150,6 +150,22 @@ def test_a_folder_without_splits_is_split_the_same_way_each_time(at_home: Path, 
     assert measured["aligned"]["n_synthetic"] == n["synthetic"] < 24
 
 
+def test_exports_the_average_of_two_runs(at_home: Path, mai: Mai) -> None:
+    for seed in (5, 6):
+        trained = mai("train", "resnet", "--data", "set", "--output", f"run{seed}", *SETTINGS,
+                      "--set", f"run.seed={seed}", "--set", "init=runs/resnet/best.pt")  # fmt: skip
+        assert trained.code == 0, trained.err
+    exported = mai(
+        "export", "resnet", "run5", "run6", "--data", "set", "--checkpoint", "last", "--output", "both"
+    )
+    assert exported.code == 0, exported.err
+    card = json.loads((at_home / "both/config.json").read_text())
+    assert [run["recipe"]["run"]["seed"] for run in card["trained"]["averaged"]] == [6]
+    assert "the average of 2 runs (2 and 2 epochs, seeds 5 and 6)" in (at_home / "both/README.md").read_text()
+    refused = mai("export", "resnet", "run5", "run3", "--data", "set", "--output", "no")
+    assert (refused.code, "was trained on other data than run5" in refused.err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [

@@ -18,7 +18,7 @@ from mai.training import architectures, loop  # noqa: E402
 from mai.training.onnx_export import export, shipped_form  # noqa: E402
 from mai.training.optimizer import make_optimizer  # noqa: E402
 from mai.training.recipe import Recipe  # noqa: E402
-from mai.training.start import fill, read_state, save_average  # noqa: E402
+from mai.training.start import average_of, fill, read_state, save_average  # noqa: E402
 
 nn = torch.nn
 ARCHITECTURE = architectures.load("resnet")
@@ -105,7 +105,7 @@ def test_what_the_network_cannot_do_is_told() -> None:
 
 def test_starts_from_a_checkpoints_average(tmp_path: Path) -> None:
     model = ResNet()
-    save_average({"average": model.state_dict(), "model": {}}, tmp_path / "a.pt")
+    save_average(model.state_dict(), tmp_path / "a.pt")
     recipe = config.read(Recipe, ARCHITECTURE.recipes["base"], [f"init={tmp_path / 'a.pt'}"])
     started = ARCHITECTURE.build(recipe)
     for name, value in model.state_dict().items():
@@ -119,6 +119,19 @@ def test_starts_from_a_checkpoints_average(tmp_path: Path) -> None:
     (tmp_path / "b.pt").write_bytes(b"no checkpoint")
     with pytest.raises(TrainingError, match=r"b\.pt cannot be read"):
         read_state(str(tmp_path / "b.pt"))
+
+
+def test_averages_the_weights_of_several_checkpoints() -> None:
+    a, b = ResNet(), ResNet()
+    states = [{"average": a.state_dict(), "model": None}, {"average": None, "model": b.state_dict()}]
+    kept = a.state_dict()["classifier.0.bias"].clone()
+    mean = average_of(states, ["a", "b"])
+    for name, value in mean.items():
+        torch.testing.assert_close(value, (a.state_dict()[name] + b.state_dict()[name]) / 2)
+    assert torch.equal(a.state_dict()["classifier.0.bias"], kept), "the checkpoint itself was changed"
+    states[1]["model"] = {**b.state_dict(), "classifier.0.bias": torch.zeros(7)}
+    with pytest.raises(TrainingError, match=r"b holds another network than a: 'classifier\.0\.bias' differs"):
+        average_of(states, ["a", "b"])
 
 
 def test_onnx_gives_the_logits_of_pytorch(tmp_path: Path) -> None:
