@@ -121,6 +121,9 @@ class _Run:
             name: [i for i, row in enumerate(store.rows) if row.split == name]
             for name in ("train", "validation")
         }
+        rows["train"] = [
+            i for i in rows["train"] if not data.holds_back(store.rows[i].source or store.rows[i].image)
+        ]
         for name, members in rows.items():
             if not members:
                 raise TrainingError(

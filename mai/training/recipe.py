@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,18 +20,32 @@ class DataPlan:
         whole_px: side of whole views where it is not size_px (0: it is); each batch then holds views of one kind.
         whole_share: share of samples that are whole views (the others native crops).
         source_power: how strongly big sources are held back, see training/sampler.py; 0 not at all, 1 fully.
+        n_folds: parts that the training split's sources fall into (by a hash of their names); 0: no folds.
+        fold: the part that is not trained on, 0..n_folds - 1. `mai export` of runs that hold back different parts
+            takes its thresholds from the scores of all those pictures too, each by the run that never saw it.
     """
 
     size_px: int
     whole_px: int = 0
     whole_share: float = 0.5
     source_power: float = 0.5
+    n_folds: int = 0
+    fold: int = 0
 
     def __post_init__(self) -> None:
         need(self.size_px >= 32, "size_px", self.size_px, "at least 32")
         need(self.whole_px == 0 or self.whole_px >= 32, "whole_px", self.whole_px, "0 or at least 32")
         need_share("whole_share", self.whole_share)
         need_share("source_power", self.source_power)
+        need(self.n_folds != 1 and self.n_folds >= 0, "n_folds", self.n_folds, "0 or at least 2")
+        need(0 <= self.fold < max(1, self.n_folds), "fold", self.fold, "0 to n_folds - 1")
+
+    def holds_back(self, source: str) -> bool:
+        """Whether the pictures of a source of the training split are not trained on."""
+        return (
+            self.n_folds > 0
+            and zlib.crc32(source.encode("utf-8", "surrogateescape")) % self.n_folds == self.fold
+        )
 
     def side(self, kind: str) -> int:
         """Side in pixels of views of a kind, `whole` or `crop`."""

@@ -10,13 +10,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mai import config as configuration
 from mai import weights as weights_on_disk
 from mai.errors import DataError, TrainingError, UsageError
 from mai.images.views import ViewPlan
 from mai.machine import n_cpus
 from mai.measure.calibrate import fit_platt, operating_table
-from mai.training import checkpoint, evaluation, start
+from mai.training import checkpoint, evaluation, folds, start
 from mai.training.architectures import Architecture
 from mai.training.recipe import Recipe
 
@@ -96,15 +98,24 @@ def export_run(
                 "averaged": [{"recipe": state["recipe"], "epoch": state["epoch"]} for state in states[1:]],
             },
         }
-        calibrate_folder(made, values, labelled)
+        calibrate_folder(made, values, labelled, folds.score_folds(architecture, states, labelled, plan))
         output.mkdir(exist_ok=True)
         for name in ("model.onnx", start.AVERAGE, "README.md", "config.json"):
             (made / name).replace(output / name)
     return weights_on_disk.load(output)
 
 
-def calibrate_folder(folder: Path, values: dict[str, Any], labelled: LabelledSet) -> Weights:
-    """Fit calibration and thresholds, measure, and write config.json and the card of a weights folder."""
+def calibrate_folder(
+    folder: Path, values: dict[str, Any], labelled: LabelledSet, more: folds.FoldScores | None = None
+) -> Weights:
+    """Fit calibration and thresholds, measure, and write config.json and the card of a weights folder.
+
+    Args:
+        folder: holds model.onnx.
+        values: config.json so far.
+        labelled: a set with a calibration split.
+        more: scores of training pictures by runs that never saw them, which the thresholds rest on too.
+    """
     plan = ViewPlan(**values["preprocessing"])
     placeholder = {"slope": 1.0, "offset": 0.0}
     blank = {"synthetic": [], "authentic": [], "n_synthetic": 0, "n_authentic": 0, "data": ""}
@@ -117,11 +128,15 @@ def calibrate_folder(folder: Path, values: dict[str, Any], labelled: LabelledSet
     scored = evaluation.score_rows(rows, logits, plan, "aligned")
     raw = scored.logits(plan)
     calibration = fit_platt(raw, scored.labels)
-    table = operating_table(
-        [calibration.score(z) for z in raw],
-        scored.labels,
-        f"{labelled.name}, calibration split, aligned protocol, {len(set(scored.sources))} sources",
-    )
+    scores = np.array([calibration.score(z) for z in raw])
+    labels, told = scored.labels, f"calibration split, aligned protocol, {len(set(scored.sources))} sources"
+    if more is not None:
+        scores, labels = np.concatenate([scores, more.scores]), np.concatenate([labels, more.labels])
+        told += (
+            f", and {len(set(more.sources))} training sources, each scored by a run that did not train on it"
+        )
+        values["folds"] = {"n": len(more.scores), "auroc": [round(area, 4) for area in more.auroc]}
+    table = operating_table(scores, labels, f"{labelled.name}, {told}")
     values = {
         **values,
         "calibration": calibration.to_dict(),

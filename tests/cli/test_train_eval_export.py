@@ -166,6 +166,24 @@ def test_exports_the_average_of_two_runs(at_home: Path, mai: Mai) -> None:
     assert (refused.code, "was trained on other data than run5" in refused.err) == (1, True)
 
 
+def test_thresholds_rest_on_the_parts_that_runs_held_back(at_home: Path, mai: Mai) -> None:
+    from mai.data.sources import read_set
+
+    for fold in (0, 1):
+        trained = mai("train", "resnet", "--data", "set", "--output", f"fold{fold}", *SETTINGS,
+                      "--set", "data.n_folds=2", "--set", f"data.fold={fold}")  # fmt: skip
+        assert trained.code == 0, trained.err
+    exported = mai("export", "resnet", "fold0", "fold1", "--data", "set", "--output", "folds")
+    assert exported.code == 0, exported.err
+    card = json.loads((at_home / "folds/config.json").read_text())
+    counts = [read_set("set").select(split=split).counts() for split in ("train", "calibration")]
+    assert card["folds"]["n"] == counts[0]["synthetic"] + counts[0]["authentic"]
+    assert card["thresholds"]["n_authentic"] == counts[0]["authentic"] + counts[1]["authentic"]
+    assert "scored by a run that did not train on it" in card["thresholds"]["data"]
+    twice = mai("export", "resnet", "fold0", "fold0", "--data", "set", "--output", "twice")
+    assert (twice.code, "Give each run its own data.fold" in twice.err) == (1, True), twice.err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
