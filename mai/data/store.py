@@ -101,13 +101,13 @@ def decode_row(row: Row) -> Pixels:
     return pixels
 
 
-def views_of(row: Row) -> list[tuple[str, Pixels]]:
-    """Decode one row and make its stored views.
+def views_of(row: Row, pixels: Pixels) -> list[tuple[str, Pixels]]:
+    """The views of a row that are stored: their kind and uint8 RGB (H, W, 3).
 
-    Raises:
-        ImageError: the file cannot be decoded.
+    Args:
+        row: says whether it is a view already.
+        pixels: uint8 RGB (H, W, 3), decoded.
     """
-    pixels = decode_row(row)
     if row.view in KINDS:
         return [(row.view, pixels)]
     whole = shrink_short_side(pixels, VIEW_PX) if min(pixels.shape[:2]) > VIEW_PX else pixels
@@ -117,7 +117,7 @@ def views_of(row: Row) -> list[tuple[str, Pixels]]:
 def _job(task: tuple[int, Row]) -> tuple[int, list[tuple[str, Pixels]], str | None]:
     index, row = task
     try:
-        return index, views_of(row), None
+        return index, views_of(row, decode_row(row)), None
     except ImageError as error:
         return index, [], str(error)
 

@@ -11,6 +11,9 @@ from mai.training.recipe import Recipe
 if TYPE_CHECKING:
     import torch
 
+    from mai.data.sources import LabelledSet
+    from mai.weights import Weights
+
 
 def build(recipe: Recipe) -> torch.nn.Module:
     """The network, from ImageNet weights, from scratch or from given weights."""
@@ -32,9 +35,20 @@ def with_patches(model: torch.nn.Module) -> torch.nn.Module:
     return Patches(model)
 
 
+def remember(weights: Weights, labelled: LabelledSet) -> None:
+    """Keep what `mai adapt` needs beside fresh weights, see memory.py."""
+    from mai.machine import n_cpus
+    from mai.pixel import memory
+    from mai.pixel.head import Head
+
+    plan = ViewPlan(**weights.preprocessing)
+    memory.write(weights.folder, labelled, Head(weights.model_bytes()).features(n_cpus()), plan)
+
+
 ARCHITECTURE = Architecture(
     name="pixel",
     build=build,
     with_patches=with_patches,
+    finish=remember,
     plan=ViewPlan(size_px=160, n_whole=1, whole_share=1.0, n_native=1, native_px=160, whole_weight=0.6),
 )

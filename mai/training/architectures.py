@@ -16,6 +16,9 @@ from mai.training.recipe import Recipe
 if TYPE_CHECKING:
     import torch
 
+    from mai.data.sources import LabelledSet
+    from mai.weights import Weights
+
 ROOT = Path(mai.__file__).parent
 
 
@@ -28,12 +31,14 @@ class Architecture:
         build: a recipe -> the network with its initial weights.
         with_patches: the network -> one that returns (logit, patches), or None if it has no map of patch logits.
         plan: how a picture becomes views where the weights do not say otherwise.
+        finish: what export does at the end with the weights folder and the labelled set, if anything.
     """
 
     name: str
     build: Callable[[Recipe], torch.nn.Module]
     with_patches: Callable[[torch.nn.Module], torch.nn.Module] | None
     plan: ViewPlan
+    finish: Callable[[Weights, LabelledSet], None] | None = None
 
     @property
     def recipes(self) -> dict[str, Path]:

@@ -111,7 +111,7 @@ def score_rows(
     pictures: dict[str, Picture] = {}
     broken: dict[str, str] = {}
     waiting: list[tuple[list[float], Pixels]] = []
-    for number, (row, pixels) in enumerate(_decoded(rows, broken)):
+    for number, (row, pixels) in enumerate(decoded(rows, broken)):
         picture = pictures.setdefault(
             row.image,
             Picture(row.image, row.label, row.source or row.image, row.generator or "", row.content or ""),
@@ -131,7 +131,8 @@ def score_rows(
     return Scored(kept, broken)
 
 
-def _decoded(rows: Sequence[Row], broken: dict[str, str]) -> Iterator[tuple[Row, Pixels]]:
+def decoded(rows: Sequence[Row], broken: dict[str, str]) -> Iterator[tuple[Row, Pixels]]:
+    """Rows with their pixels; a file that cannot be read goes into `broken` (file -> sentence)."""
     from mai.data.store import decode_row
 
     for row in rows:

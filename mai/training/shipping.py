@@ -98,10 +98,16 @@ def export_run(
                 "averaged": [{"recipe": state["recipe"], "epoch": state["epoch"]} for state in states[1:]],
             },
         }
-        calibrate_folder(made, values, labelled, folds.score_folds(architecture, states, labelled, plan))
+        weights = calibrate_folder(
+            made, values, labelled, folds.score_folds(architecture, states, labelled, plan)
+        )
+        if architecture.finish:
+            architecture.finish(weights, labelled)
         output.mkdir(exist_ok=True)
-        for name in ("model.onnx", start.AVERAGE, "README.md", "config.json"):
-            (made / name).replace(output / name)
+        for path in sorted(
+            made.iterdir(), key=lambda path: path.name == "config.json"
+        ):  # last: it says all is there
+            path.replace(output / path.name)
     return weights_on_disk.load(output)
 
 

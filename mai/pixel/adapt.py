@@ -1,0 +1,267 @@
+"""`mai adapt pixel`: tune the head on a few dozen pictures, and keep what it knew.
+
+Only the linear head changes: weight (D,) and bias, by
+
+    sum over new pictures   strength * cross-entropy                  learn what the pictures show
+  + mean over remembered    (new logit - old logit)^2 / 2             answer as before on what was known
+  + RIDGE * |change|^2 / 2                                            and move little
+
+The pictures are augmented as in training (re-saved, rescaled, cut). How strongly they pull is chosen by
+cross-validation over their sources, among the strengths that cost the known pictures of the calibration split little
+(AUROC_COST, RECALL_COST). The calibration and all thresholds are fitted anew. Holding old answers while learning new
+ones is Li & Hoiem, Learning without forgetting, arXiv 1606.09282, with stored features in place of old pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mai.errors import DataError, require
+from mai.images.views import ViewPlan
+from mai.measure.calibrate import Calibration, OperatingTable, fit_platt, operating_table
+from mai.measure.metrics import auroc
+from mai.pixel.head import Features, picture_feature
+from mai.pixel.memory import Remembered
+
+if TYPE_CHECKING:
+    from mai.data.sources import Row
+
+Array = NDArray[np.float64]
+
+STRENGTHS = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+RIDGE = 0.003
+AUROC_COST = 0.01
+"""Most AUROC that the known pictures may lose."""
+RECALL_COST = 0.02
+"""Most recall at the default threshold that the known synthetic pictures may lose."""
+N_VARIANTS = 6
+"""Augmented copies of each new picture beside the picture itself."""
+N_FOLDS = 5
+LEAST = 8
+"""Fewest new pictures: with fewer, cross-validation says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    """The user's pictures.
+
+    Attributes:
+        plain: float64 (N, D) features of the pictures as they are.
+        variants: float64 (N, V, D) features of augmented copies.
+        labels: int64 (N,) 1 synthetic, 0 authentic.
+        units: (N,) source, or the picture's own name: what cross-validation keeps together.
+        broken: file -> sentence, left out.
+    """
+
+    plain: Array
+    variants: Array
+    labels: NDArray[np.int64]
+    units: list[str]
+    broken: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """How a head does, at its default threshold.
+
+    Attributes:
+        known_auroc: on the remembered calibration pictures.
+        known_recall: share of their synthetic ones called synthetic.
+        new_caught: new synthetic pictures called synthetic.
+        new_flagged: new authentic pictures called synthetic.
+    """
+
+    known_auroc: float
+    known_recall: float
+    new_caught: int
+    new_flagged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """The outcome.
+
+    Attributes:
+        weight: float64 (D,), the new head.
+        bias: the same.
+        strength: how strongly the new pictures pull; 0: nothing changed, as nothing helped within the limits.
+        calibration: logit -> score.
+        table: thresholds by error rate.
+        before: figures of the old head.
+        after: figures of the new one; those of the new pictures by cross-validation.
+        n_synthetic: new synthetic pictures.
+        n_authentic: new authentic pictures.
+    """
+
+    weight: Array
+    bias: float
+    strength: float
+    calibration: Calibration
+    table: OperatingTable
+    before: Figures
+    after: Figures
+    n_synthetic: int
+    n_authentic: int
+
+
+def read_new(rows: Sequence[Row], run: Features, plan: ViewPlan, seed: int = 0) -> New:
+    """Features of the user's pictures and of augmented copies.
+
+    Args:
+        rows: labelled rows; whole files give whole and native views, as in use.
+        run: Head.features.
+        plan: which views are made.
+        seed: of the draws.
+
+    Raises:
+        DataError: fewer than LEAST can be read.
+    """
+    from mai.data.augment import Augmentation, augment
+    from mai.data.store import views_of
+    from mai.training.evaluation import decoded, views_of_row
+
+    how = Augmentation()
+    plain, variants, labels, units = [], [], [], []
+    broken: dict[str, str] = {}
+    for number, (row, pixels) in enumerate(decoded(rows, broken)):
+        plain.append(picture_feature(run, *views_of_row(row, pixels, plan, "native"), plan))
+        stored = dict(views_of(row, pixels))
+        made = []
+        for copy in range(N_VARIANTS):
+            drawn = {
+                kind: [augment(view, np.random.default_rng([seed, number, copy]), plan.side(kind), how)]
+                for kind, view in stored.items()
+            }
+            made.append(picture_feature(run, drawn.get("whole", []), drawn.get("crop", []), plan))
+        variants.append(made)
+        labels.append(row.label)
+        units.append(row.unit)
+    if len(plain) < LEAST:
+        told = f" ({len(broken)} could not be read: {next(iter(broken.values()))})" if broken else ""
+        raise DataError(
+            f"{len(plain)} pictures can be read{told}; adapting needs at least {LEAST}, better some dozens."
+        )
+    return New(np.array(plain), np.array(variants), np.array(labels, np.int64), units, broken)
+
+
+def fit(
+    features: Array, labels: Array, memory: Array, weight: Array, bias: float, strength: float
+) -> tuple[Array, float]:
+    """The head that the sum at the head of this module is smallest for.
+
+    Args:
+        features: (N, D) of new pictures and their copies.
+        labels: (N,) 1 synthetic, 0 authentic.
+        memory: (M, D) features of remembered pictures.
+        weight: (D,), the old head.
+        bias: the same.
+        strength: weight of the new pictures, all together.
+    """
+    optimize = require("scipy.optimize", "train", "Adapting")
+    if strength == 0:
+        return weight, bias
+    x = np.hstack([features, np.ones((len(features), 1))])
+    m = np.hstack([memory, np.ones((len(memory), 1))])
+    old = x @ np.append(weight, bias)
+    counts = np.maximum(np.bincount(labels.astype(int), minlength=2), 1)
+    share = strength / counts[labels.astype(int)] / max(1, len(np.unique(labels)))
+
+    def loss(change: Array) -> tuple[float, Array]:
+        z = old + x @ change
+        moved = m @ change
+        value = share @ (np.logaddexp(0, z) - labels * z) + moved @ moved / (2 * len(m))
+        p = 1 / (1 + np.exp(-np.clip(z, -500, 500)))
+        slope = x.T @ (share * (p - labels)) + m.T @ moved / len(m) + RIDGE * change
+        return float(value + RIDGE / 2 * change @ change), slope
+
+    found = optimize.minimize(
+        loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 500}
+    )
+    return weight + found.x[:-1], bias + float(found.x[-1])
+
+
+def adapt(
+    new: New, memory: dict[str, Remembered], weight: Array, bias: float, fpr: float, data: str
+) -> Adapted:
+    """Choose the strength, fit the head, and measure before and after.
+
+    Args:
+        new: the user's pictures.
+        memory: what memory.read returned.
+        weight: (D,), the old head.
+        bias: the same.
+        fpr: false-positive rate of the default threshold.
+        data: what the thresholds were measured on, for people.
+    """
+    known, held = memory["calibration"], memory["train"].features
+    folds = _folds(new.units)
+
+    def known_figures(w: Array, b: float) -> tuple[float, float, Calibration, OperatingTable]:
+        logits = known.features @ w + b
+        calibration = fit_platt(logits, known.labels)
+        scores = np.array([calibration.score(z) for z in logits])
+        table = operating_table(scores, known.labels, data)
+        recall = float((scores[known.labels == 1] >= table.at_fpr(fpr).score).mean())
+        return auroc(scores, known.labels), recall, calibration, table
+
+    def caught(z: Array, calibration: Calibration, table: OperatingTable) -> NDArray[np.bool_]:
+        return np.array([calibration.score(value) >= table.at_fpr(fpr).score for value in z])
+
+    def crossed(strength: float) -> tuple[NDArray[np.bool_], float]:
+        """Whether each new picture is called synthetic by a head that it had no part in, and their log loss."""
+        called = np.zeros(len(new.labels), bool)
+        cost = np.zeros(len(new.labels))
+        for out in folds:
+            w, b = fit(*_copies(new, ~out), held, weight, bias, strength)
+            _, _, calibration, table = known_figures(w, b)
+            z = new.plain[out] @ w + b
+            called[out] = caught(z, calibration, table)
+            scaled = calibration.slope * z + calibration.offset
+            cost[out] = np.logaddexp(0, scaled) - new.labels[out] * scaled
+        return called, float(np.mean([cost[new.labels == y].mean() for y in np.unique(new.labels)]))
+
+    area, recall, calibration, table = known_figures(weight, bias)
+    before = _figures(area, recall, caught(new.plain @ weight + bias, calibration, table), new.labels)
+    best: tuple[float, Adapted] | None = None
+    for strength in STRENGTHS:
+        w, b = fit(*_copies(new, np.ones(len(new.labels), bool)), held, weight, bias, strength)
+        if auroc(known.features @ w + b, known.labels) < area - AUROC_COST:
+            continue
+        kept_area, kept_recall, calibration, table = known_figures(w, b)
+        if kept_recall < recall - RECALL_COST:
+            continue
+        try:
+            called, cost = crossed(strength)
+        except DataError:  # without a fold it forgets so much that it cannot be calibrated
+            continue
+        after = _figures(kept_area, kept_recall, called, new.labels)
+        n = int(new.labels.sum())
+        made = Adapted(w, b, strength, calibration, table, before, after, n, len(new.labels) - n)
+        if best is None or cost < best[0]:
+            best = (cost, made)
+    assert best is not None  # strength 0 changes nothing and is within the limits
+    return best[1]
+
+
+def _copies(new: New, chosen: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Pictures and their copies, (N * (1 + V), D), with their labels."""
+    both = np.concatenate([new.plain[chosen][:, None], new.variants[chosen]], axis=1)
+    labels = np.repeat(new.labels[chosen], both.shape[1]).astype(np.float64)
+    return both.reshape(-1, both.shape[2]), labels
+
+
+def _folds(units: Sequence[str]) -> list[NDArray[np.bool_]]:
+    """Masks of pictures left out together: whole sources, or pictures where there are fewer than N_FOLDS sources."""
+    names = list(units) if len(set(units)) >= N_FOLDS else [str(i) for i in range(len(units))]
+    order = {name: i for i, name in enumerate(sorted(set(names)))}
+    number = np.array([order[name] % N_FOLDS for name in names])
+    return [number == fold for fold in range(N_FOLDS) if (number == fold).any()]
+
+
+def _figures(area: float, recall: float, called: NDArray[np.bool_], labels: NDArray[np.int64]) -> Figures:
+    return Figures(area, recall, int(called[labels == 1].sum()), int(called[labels == 0].sum()))
