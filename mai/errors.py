@@ -4,7 +4,7 @@
     |-- UsageError            wrong use: an option, a value, a name (exit code 2)
     |   |-- ConfigError       a recipe or settings file has a wrong key or value
     |   `-- UnknownNameError  no detector, architecture, recipe ... of that name; names the nearest
-    |-- MissingExtraError     a package of an extra is not installed; says which `pip install` to run
+    |-- MissingExtraError     a package of an extra is not installed; says which `pip install` to run (exit code 2)
     |-- ImageError            one image cannot be judged; carries its status
     |-- DataError             a labelled set cannot be used
     |-- WeightsError          weights are missing, damaged or of another kind

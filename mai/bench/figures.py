@@ -71,8 +71,8 @@ def measure(
         "labelled": round(float((called >= 0).mean()), 4),
     }
 
-    def interval(metric: metrics.Metric) -> list[float]:
-        return metrics.bootstrap(metric, scores, y, who.units, n_draws).to_list()
+    def interval(metric: metrics.Metric, is_biased: bool = False) -> list[float]:
+        return metrics.bootstrap(metric, scores, y, who.units, n_draws, is_biased=is_biased).to_list()
 
     if y.any():
         result["recall"] = interval(lambda s, t: float((s[t] >= threshold).mean()))
@@ -86,7 +86,7 @@ def measure(
             "tpr_at_1_fpr_oracle": interval(lambda s, t: metrics.tpr_at_fpr(s, t, 0.01)),
             "tpr_at_5_fpr_oracle": interval(lambda s, t: metrics.tpr_at_fpr(s, t, 0.05)),
             "eer_oracle": interval(equal_error_rate),
-            "ece": interval(metrics.ece),
+            "ece": interval(metrics.ece, is_biased=True),
             "nll": interval(negative_log_likelihood),
             "brier": interval(brier),
         }

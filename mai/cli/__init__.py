@@ -11,7 +11,7 @@ from typing import cast
 import click
 
 from mai import __version__
-from mai.errors import MaiError, UsageError
+from mai.errors import MaiError, MissingExtraError, UsageError
 
 ORDER = ("scan", "explain", "train", "eval", "export", "calibrate", "data", "weights", "doctor")
 
@@ -64,14 +64,17 @@ def group() -> None:
 
 
 def main() -> None:
-    """Entry point: runs a command, turns MaiError into one line on stderr (exit code 2 for wrong use, else 1)."""
+    """Entry point: runs a command, turns MaiError into one line on stderr.
+
+    Exit code 2 for wrong use or a missing extra, else 1.
+    """
     try:
         group(prog_name="mai")
     except MaiError as error:
         from mai.report.escape import visible
 
         print(f"mai: {visible(str(error))}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        sys.exit(2 if isinstance(error, UsageError | MissingExtraError) else 1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

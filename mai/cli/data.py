@@ -61,7 +61,7 @@ def audit_command(
 
     from mai.data.audit import audit
     from mai.data.sources import read_set
-    from mai.errors import DataError, MissingExtraError, UsageError
+    from mai.errors import DataError, UsageError
     from mai.machine import n_cpus
     from mai.report.audit_html import audit_html
     from mai.report.audit_text import audit_text
@@ -79,7 +79,7 @@ def audit_command(
             progress=progress,
             say=say,
         )
-    except (DataError, MissingExtraError) as error:
+    except DataError as error:
         # Exit code 1 says that the set was audited and is not clean.
         raise UsageError(str(error)) from error
     say("")

@@ -26,6 +26,9 @@ from mai.types import Evidence, Image
 if TYPE_CHECKING:
     from mai.types import Pixels
 
+MEAN_LUMINANCE = 57.625
+"""Mean of JPEG's standard luminance table, quality 50 (ITU-T T.81, table K.1)."""
+
 MIN_PIXELS = 256 * 256
 """The programs write no watermark into smaller pictures (imwatermark/watermark.py)."""
 
@@ -35,6 +38,9 @@ SCALE = 36
 LUMA = np.array([4899, 9617, 1868], np.float32) / np.float32(1 << 14)
 BLUE = np.float32(8061 / (1 << 14))
 """OpenCV's 0.299, 0.587, 0.114 and 0.492, as fixed point of 14 bits."""
+
+MAX_LOST_QUALITY = 90
+"""JPEG quality at and below which nothing is left of it: 0 of 16 photographs, for each message (docs/detectors.md)."""
 
 PIXELS_AT_ONCE = 1 << 17
 """Pixels decoded together: their planes stay in the processor's cache."""
@@ -107,6 +113,10 @@ class Detector:
                 f"Not looked for: {width} x {height} pixels are fewer than 256 x 256 and carry no watermark."
             )
             return Evidence(self.name, status="absent", note=note, details=_NOTHING)
+        quality = jpeg_quality(image.data) if image.data else None
+        if quality is not None and quality <= MAX_LOST_QUALITY:
+            note = f"Not looked for: a JPEG of quality {quality} carries no watermark any more."
+            return Evidence(self.name, status="absent", note=note, details=_NOTHING)
         scores = block_bits(image.pixels)
         for message in MESSAGES:
             n_match = matching(read_bits(scores, len(message.bits)), message.bits)
@@ -135,6 +145,29 @@ class Detector:
             f"(by chance {p:.1g}). Anybody can write this watermark into a picture."
         )
         return Evidence(self.name, note=note, details=details)
+
+
+def jpeg_quality(data: bytes) -> int | None:
+    """The quality, 1..100, that a JPEG's first table of divisors stands for; None of another format, or none stated.
+
+    By the mean of the divisors, of which libjpeg's quality is a scale; cameras' own tables get the nearest.
+    """
+    if data[:3] != b"\xff\xd8\xff":
+        return None
+    at = 2
+    for _ in range(64):
+        if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] in (0xDA, 0xD9):
+            return None
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == 0xDB:
+            width = 2 if at + 4 < len(data) and data[at + 4] >> 4 else 1  # bytes of a divisor
+            table = np.frombuffer(data[at + 5 : at + 5 + 64 * width], ">u2" if width == 2 else np.uint8)
+            if len(table) < 64:
+                return None
+            scale = 100 * float(table.mean()) / MEAN_LUMINANCE  # percent of the standard table
+            return max(1, min(100, round((200 - scale) / 2 if scale <= 100 else 5000 / scale)))
+        at += 2 + max(length, 2)
+    return None
 
 
 _NOTHING: dict[str, Any] = {"declares": None, "reason": None}

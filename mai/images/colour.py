@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -59,18 +60,38 @@ def _to_8_bits(picture: Pil.Image) -> Pil.Image:
     """16 and 32 bits, float and CIELAB to 8-bit modes; the rest as it is."""
     mode = picture.mode
     if mode.startswith("I;16"):
-        return _scaled(picture, np.asarray(picture).astype(np.float32) / 257.0)
+        return _scaled(picture, np.asarray(picture), 0.0, 1 / 257.0)
     if mode in {"I", "F"}:
-        return _scaled(picture, _stretched(np.asarray(picture)))
+        values = np.asarray(picture)
+        return _scaled(picture, values, *_stretch(values))
     if mode == "LAB":
         transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _srgb(), "LAB", "RGB")
         return ImageCms.applyTransform(picture, transform) or picture
     return picture
 
 
-def _scaled(picture: Pil.Image, values: NDArray[np.floating[Any]]) -> Pil.Image:
-    """Mode L from values 0..255 (H, W); transparent grey becomes white, a TIFF's WhiteIsZero is turned."""
-    grey = np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+STRIP_PIXELS = 1 << 20
+"""Pixels of a grey picture of 16 or 32 bits that are scaled at a time, so that floats of all are never held."""
+
+
+def _strips(values: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Rows of a picture (H, W) as float64, some at a time; what is no finite number is 0."""
+    n_rows = max(1, STRIP_PIXELS // max(values.shape[1], 1))
+    for top in range(0, values.shape[0], n_rows):
+        rows = slice(top, top + n_rows)
+        yield (
+            rows,
+            np.nan_to_num(values[rows].astype(np.float64), copy=False, nan=0.0, posinf=0.0, neginf=0.0),
+        )
+
+
+def _scaled(picture: Pil.Image, values: NDArray[Any], black: float, factor: float) -> Pil.Image:
+    """Mode L from (values - black) * factor, cut to 0..255 (H, W); transparent grey is white, WhiteIsZero turned."""
+    grey = np.empty(values.shape, np.uint8)
+    for rows, part in _strips(values):
+        part -= black
+        part *= factor
+        grey[rows] = np.rint(np.clip(part, 0, 255, out=part), out=part)
     if getattr(picture, "tag_v2", {}).get(262) == 0:  # PhotometricInterpretation 0: TIFF 6.0, page 37
         grey = 255 - grey
     transparent = picture.info.get("transparency")
@@ -79,18 +100,18 @@ def _scaled(picture: Pil.Image, values: NDArray[np.floating[Any]]) -> Pil.Image:
     return Pil.fromarray(grey)
 
 
-def _stretched(values: NDArray[Any]) -> NDArray[np.floating[Any]]:
-    """Values without a nominal white to 0..255.
+def _stretch(values: NDArray[Any]) -> tuple[float, float]:
+    """Black and factor that bring values without a nominal white to 0..255.
 
     Integers within 0..65535 are taken for 16-bit, floats within 0..1 for a share of white: both are what
     image programs write. Anything else is measured data, stretched from its least to its greatest value.
     """
-    finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
+    ends = [(float(part.min()), float(part.max())) for _, part in _strips(values)]
+    low, high = min(end for end, _ in ends), max(end for _, end in ends)
     white = 1.0 if values.dtype.kind == "f" else 65535.0
     if low >= 0 and high <= white:
-        return finite * (255.0 / white)
-    return (finite - low) * (255.0 / max(high - low, 1e-300))
+        return 0.0, 255.0 / white
+    return low, 255.0 / max(high - low, 1e-300)
 
 
 def _split_alpha(picture: Pil.Image) -> tuple[Pil.Image, Pil.Image | None]:

@@ -107,15 +107,18 @@ class OperatingPoint:
         rate: the error rate asked for, 0..1.
         score: the threshold.
         n_errors: calibration images on the wrong side of it.
+        n_caught: calibration images of the other class that it names rightly; None in tables of before 2026-11-25.
     """
 
     rate: float
     score: float
     n_errors: int
+    n_caught: int | None = None
 
     def to_dict(self) -> dict[str, float | int]:
         """Plain JSON values."""
-        return {"rate": self.rate, "score": self.score, "n_errors": self.n_errors}
+        values: dict[str, float | int] = {"rate": self.rate, "score": self.score, "n_errors": self.n_errors}
+        return values if self.n_caught is None else {**values, "n_caught": self.n_caught}
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,15 +208,17 @@ def operating_table(scores: ArrayLike, labels: ArrayLike, data: str) -> Operatin
         raise DataError("A table of thresholds needs both classes.")
     authentic, synthetic = np.sort(s[~y])[::-1], np.sort(s[y])
     return OperatingTable(
-        synthetic=_points(authentic, above=True),
-        authentic=_points(synthetic, above=False),
+        synthetic=_points(authentic, synthetic, above=True),
+        authentic=_points(synthetic, authentic, above=False),
         n_synthetic=len(synthetic),
         n_authentic=len(authentic),
         data=data,
     )
 
 
-def _points(worst_first: NDArray[np.float64], above: bool) -> tuple[OperatingPoint, ...]:
+def _points(
+    worst_first: NDArray[np.float64], others: NDArray[np.float64], above: bool
+) -> tuple[OperatingPoint, ...]:
     points: list[OperatingPoint] = []
     n = len(worst_first)
     for rate in RATES:
@@ -224,5 +229,6 @@ def _points(worst_first: NDArray[np.float64], above: bool) -> tuple[OperatingPoi
         score = min(max(math.nextafter(edge, math.inf if above else -math.inf), 0.0), 1.0)
         n_errors = int((worst_first >= score).sum() if above else (worst_first <= score).sum())
         if n_errors < allowed:  # not so where the sigmoid ran full: no score lies beyond those at 0 or 1
-            points.append(OperatingPoint(rate, score, n_errors))
+            n_caught = int((others >= score).sum() if above else (others <= score).sum())
+            points.append(OperatingPoint(rate, score, n_errors, n_caught))
     return tuple(points)

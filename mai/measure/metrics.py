@@ -107,7 +107,13 @@ def ece(scores: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> float:
 
 
 def bootstrap(
-    metric: Metric, scores: ArrayLike, labels: ArrayLike, sources: Sequence[str], n: int = 1000, seed: int = 0
+    metric: Metric,
+    scores: ArrayLike,
+    labels: ArrayLike,
+    sources: Sequence[str],
+    n: int = 1000,
+    seed: int = 0,
+    is_biased: bool = False,
 ) -> Interval:
     """A metric with its 95 % interval over sources.
 
@@ -120,6 +126,9 @@ def bootstrap(
         sources: (N,) the unit of drawing.
         n: draws.
         seed: of the draws.
+        is_biased: the metric of a resample lies beside that of its set on the whole, as the ECE does (repeated
+            pictures make its bins noisier, and each gap counts with its size): the draws then give the interval's
+            width, and their mean, moved onto the value, its place. It ends at 0.
     """
     s, y = np.asarray(scores, np.float64), np.asarray(labels, bool)
     units: list[list[NDArray[np.int64]]] = []
@@ -135,4 +144,8 @@ def bootstrap(
         index = np.concatenate(picks)
         values[k] = metric(s[index], y[index])
     low, high = np.nanquantile(values, [0.025, 0.975])
-    return Interval(metric(s, y), float(low), float(high))
+    value = metric(s, y)
+    if is_biased:
+        shift = value - float(np.nanmean(values))
+        low, high = max(low + shift, 0.0), high + shift
+    return Interval(value, float(low), float(high))

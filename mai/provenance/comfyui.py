@@ -46,12 +46,19 @@ def read(reading: Reading) -> tuple[str | None, str | None, str | None, int | No
 
 def _nodes(reading: Reading) -> Nodes:
     """The graph, wherever ComfyUI wrote it."""
-    texts = [each.value for each in reading.of("png:prompt", "png:workflow", "exif:UserComment")]
-    exif = ("exif:Model", "exif:Make", "exif:ImageDescription", "exif:DocumentName")
-    texts += [text for each in reading.of(*exif) if (text := values.prefixed("prompt", each.value))]
-    for text in texts:
-        if values.is_graph(text):
-            found = json_object(text) or {}
+    comments = ("exif:UserComment", "xmp:exif:UserComment")
+    objects = [json_object(each.value) for each in reading.of("png:prompt", "png:workflow", *comments)]
+    exif = ("exif:Model", "exif:Make", "exif:ImageDescription", "exif:DocumentName", *comments)
+    objects += [
+        json_object(text) for each in reading.of(*exif) if (text := values.prefixed("prompt", each.value))
+    ]
+    for outer in list(objects):
+        inner = outer.get("prompt") if outer else None
+        objects.append(
+            json_object(inner) if isinstance(inner, str) else inner if isinstance(inner, dict) else None
+        )
+    for found in objects:
+        if found is not None and values.holds_graph(found):
             return {
                 name: node
                 for name, node in found.items()

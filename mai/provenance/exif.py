@@ -187,6 +187,8 @@ def user_comment(value: bytes, order: str) -> str:
     if charset == b"UNICODE\0":
         if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
             return text.decode("utf-16", "replace").rstrip("\0 ")
+        if b"\0" not in text.rstrip(b"\0") and text.isascii():  # said to be UTF-16, but written as ASCII
+            return text.decode("ascii").rstrip("\0 ")
         sample = text[:4096]
         high, low = sample[0::2].count(0), sample[1::2].count(0)
         little = low > high if high != low else order == "<"

@@ -90,6 +90,40 @@ def _fooocus(reading: Reading) -> Generation:
     return _of(found, ("prompt",), ("negative_prompt",), ("base_model",), ("seed",))
 
 
+def _settings(reading: Reading) -> Generation:
+    """A flat JSON object with names that many programs share, in any case and with blanks."""
+    for each in reading.of(*PARAMETERS, "png:generation_data"):
+        if values.is_settings(each.value) or values.is_json_with("use_stable_diffusion_model")(each.value):
+            found = json_object(each.value) or {}
+            small = {str(k).lower().replace(" ", "_"): v for k, v in list(found.items())[:500]}
+            return _of(
+                small,
+                ("prompt", "positive_prompt"),
+                ("negative_prompt", "negativeprompt", "negative"),
+                ("base_model", "model", "model_name", "use_stable_diffusion_model", "stable_diffusion_model"),
+                ("seed",),
+            )
+    return Generation()
+
+
+def _easy_diffusion(reading: Reading) -> Generation:
+    """One PNG text a setting, under either of its two sets of names; or JSON."""
+    model = reading.first("png:use_stable_diffusion_model", "png:Stable Diffusion model")
+    if model is None:
+        return _settings(reading)
+    return Generation(
+        reading.first("png:prompt", "png:Prompt"),
+        reading.first("png:negative_prompt", "png:Negative Prompt"),
+        re.split(r"[\\/]", model)[-1],
+        integer(reading.first("png:seed", "png:Seed")),
+    )
+
+
+def _draw_things(reading: Reading) -> Generation:
+    found = _first_json(reading, "exif:UserComment", "xmp:exif:UserComment") or {}
+    return _of(found, ("c",), ("uc",), ("model",), ("seed",))
+
+
 def _swarmui(reading: Reading) -> Generation:
     found = (_first_json(reading, *PARAMETERS) or {}).get("sui_image_params")
     if not isinstance(found, dict):
@@ -198,5 +232,8 @@ _READERS = {
     "invokeai": _invokeai,
     "novelai": _novelai,
     "midjourney": _midjourney,
+    "easy-diffusion": _easy_diffusion,
+    "draw-things": _draw_things,
+    "settings": _settings,
     "iptc-ai": _iptc,
 }

@@ -62,13 +62,22 @@ def read(data: bytes, reading: Reading) -> None:
         elif marker == _APP13 and payload[: len(PHOTOSHOP_HEADER)] == PHOTOSHOP_HEADER:
             resources.append(payload[len(PHOTOSHOP_HEADER) :])
         elif marker == _COM:
-            reading.add("comment", "COM", decoded(reading.take(payload, "comment")).rstrip("\0"))
+            _add_comment(decoded(reading.take(payload, "comment")).rstrip("\0"), reading)
     for packet in packets:
         guid = xmp.read(packet, reading)
         if guid and (parts := extended.pop(guid, None)):
             xmp.read(_joined(parts, reading), reading)
     if resources:
         iptc.read_resources(reading.take(b"".join(resources), "Photoshop block"), reading)
+
+
+def _add_comment(text: str, reading: Reading) -> None:
+    """A comment; `parameters` and a zero byte before the text are stable-diffusion.cpp's keyword, as in a PNG."""
+    keyword, mark, rest = text.partition("\0")
+    if mark and keyword == "parameters":
+        reading.add("comment", keyword, rest)
+    else:
+        reading.add("comment", "COM", text)
 
 
 def _collect(payload: memoryview, extended: dict[bytes, list[tuple[int, int, memoryview]]]) -> None:

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 MAX_BLOCK = 16 << 20
@@ -23,6 +24,9 @@ MAX_FIELDS = 512
 
 MAX_JSON = 8 << 20
 """Characters of JSON that are parsed; workflows with pictures inside reach about 5 million."""
+
+MAX_REMEMBERED = 1 << 20
+"""Characters of a JSON text whose object is kept for the next rule that asks."""
 
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
@@ -126,11 +130,21 @@ def decoded(block: bytes) -> str:
 
 
 def json_object(text: str) -> dict[str, Any] | None:
-    """The JSON object that the whole text is, None if it is none (or too large or nested to be read)."""
-    if len(text) > MAX_JSON or not text.lstrip("\ufeff \t\r\n").startswith("{"):
+    """The JSON object that the whole text is, None if it is none (or too large or nested to be read).
+
+    Several rules ask for the same text, so the last ones are remembered: read what comes back, never change it.
+    """
+    if len(text) > MAX_JSON or not text[:64].lstrip("\ufeff \t\r\n").startswith("{"):
         return None
+    return _parsed(text) if len(text) > MAX_REMEMBERED else _remembered(text)
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
     try:
         value = json.loads(text.lstrip("\ufeff").rstrip("\0 \t\r\n"))
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+_remembered = lru_cache(maxsize=8)(_parsed)

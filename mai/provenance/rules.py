@@ -63,8 +63,10 @@ class Statement:
     field: str
 
 
-PARAMETERS = ("png:parameters", "exif:UserComment", "stealth:parameters")
-_JSON_PARAMETERS = ("png:parameters", "exif:UserComment")
+_COMMENTS = ("exif:UserComment", "xmp:exif:UserComment")
+PARAMETERS = ("png:parameters", *_COMMENTS, "comment:parameters", "stealth:parameters")
+_JSON_PARAMETERS = ("png:parameters", *_COMMENTS)
+_EASY = ("use_stable_diffusion_model", "Stable Diffusion model")
 _CREDIT = ("xmp:photoshop:Credit", "iptc:Credit")
 _SOURCE_TYPE = "xmp:Iptc4xmpExt:DigitalSourceType"
 _SOFTWARE = (
@@ -96,6 +98,14 @@ RULES: tuple[Rule, ...] = (
         also=(_JSON_PARAMETERS, values.is_parameters),
     ),
     Rule(
+        "fooocus",
+        "Fooocus (MRE)",
+        ("png:Comment", *_COMMENTS),
+        values.is_json_naming("software", r"(?i)\w{0,20}Fooocus\b.*"),
+        "strong",
+        _GITHUB + "MoonRide303/Fooocus-MRE",
+    ),
+    Rule(
         "swarmui",
         "SwarmUI",
         PARAMETERS,
@@ -113,8 +123,57 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("comfyui", "ComfyUI", ("png:prompt",), values.is_graph, "strong", _COMFY),
     Rule("comfyui", "ComfyUI", ("png:workflow",), values.is_workflow, "strong", _COMFY),
-    Rule("comfyui", "ComfyUI", _COMFY_EXIF, values.is_prefixed_comfyui, "strong", _COMFY),
-    Rule("comfyui", "ComfyUI", ("exif:UserComment",), values.is_graph, "strong", _COMFY),
+    Rule("comfyui", "ComfyUI", (*_COMFY_EXIF, *_COMMENTS), values.is_prefixed_comfyui, "strong", _COMFY),
+    Rule("comfyui", "ComfyUI", _COMMENTS, values.is_comfyui, "strong", _COMFY),
+    Rule(
+        "draw-things",
+        "Draw Things",
+        _COMMENTS,
+        values.is_draw_things,
+        "strong",
+        _GITHUB + "receyuki/stable-diffusion-prompt-reader/blob/master/sd_prompt_reader/format/drawthings.py",
+    ),
+    Rule(
+        "easy-diffusion",
+        "Easy Diffusion",
+        tuple(f"png:{name}" for name in _EASY),
+        values.anything,
+        "strong",
+        _GITHUB + "easydiffusion/easydiffusion/blob/main/ui/easydiffusion/utils/save_utils.py",
+        also=(("png:prompt", "png:Prompt"), values.anything),
+    ),
+    Rule(
+        "easy-diffusion",
+        "Easy Diffusion",
+        _COMMENTS,
+        values.is_json_with(*_EASY),
+        "strong",
+        _GITHUB + "easydiffusion/easydiffusion/blob/main/ui/easydiffusion/utils/save_utils.py",
+    ),
+    Rule(
+        "settings",
+        "settings of a diffusion program",
+        (*_JSON_PARAMETERS, "png:generation_data"),
+        values.is_settings,
+        "strong",
+        _GITHUB + "filipstrand/mflux",
+    ),
+    Rule(
+        "flux",
+        "FLUX (Black Forest Labs' programs)",
+        ("exif:Software",),
+        values.fits(r"AI generated;\w+;flux[^\n]{0,60}"),
+        "strong",
+        _GITHUB + "black-forest-labs/flux/blob/main/src/flux/cli.py",
+    ),
+    Rule(
+        "flux",
+        "FLUX (Black Forest Labs' programs)",
+        ("exif:Make",),
+        values.fits(r"Black Forest Labs"),
+        "medium",
+        _GITHUB + "black-forest-labs/flux/blob/main/src/flux/cli.py",
+    ),
     Rule(
         "invokeai",
         "InvokeAI",
@@ -184,6 +243,14 @@ RULES: tuple[Rule, ...] = (
         also=((_SOURCE_TYPE,), lambda value: source_type.declares(value) == "edited"),
     ),
     Rule(
+        "apple",
+        "Apple Image Playground",
+        _CREDIT,
+        values.fits(r"(?:Made with |Created (?:with|in) )?Apple Image Playground"),
+        "medium",
+        "https://support.apple.com/guide/iphone/iph0063238b5/ios",
+    ),
+    Rule(
         "grok",
         "xAI Grok",
         ("exif:ImageDescription",),
@@ -203,7 +270,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "samsung",
         "Samsung Galaxy AI",
-        ("samsung:PhotoEditor_Re_Edit_Data",),
+        ("samsung:PhotoEditor_Re_Edit_Data", "samsung:PEg_Info"),
         values.is_galaxy_edit,
         "medium",
         "https://www.samsung.com/global/galaxy/galaxy-ai/",
@@ -220,7 +287,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "aigc-label",
         "China's label for AI content (GB 45438-2025)",
-        ("exif:UserComment",),
+        (*_COMMENTS, "exif:ImageDescription"),
         values.is_aigc_comment,
         "strong",
         "https://www.tc260.org.cn/",
@@ -234,6 +301,14 @@ RULES: tuple[Rule, ...] = (
         "https://www.tc260.org.cn/",
     ),
 )
+
+_BEFORE = r"(?:(?:Created|Made|Generated|Powered) (?:with|by|in|using) |(?:Adobe|Google|OpenAI|Microsoft) )?"
+_AFTER = (
+    r"(?:[\s,;:/(_-]+(?:v?[\d.]+[\w.+-]*|[\w.]*AI|beta|web(?: ?UI)?|app|XL|image|photo|art|creator|generator|studio|"
+    r"canvas|model|labs?|inc\.?|\(?https?://\S*|\(?(?:www\.)?[\w-]+\.(?:ai|com|app|art))\)?)*"
+)
+"""What may stand before and after a program's name: words of makers, versions, addresses. `Leonardo da Vinci Scanner`
+is another program."""
 
 SOFTWARE: tuple[tuple[str, str, str], ...] = (
     ("dall-e", "DALL-E", r"DALL[\s·-]?E"),
@@ -251,6 +326,21 @@ SOFTWARE: tuple[tuple[str, str, str], ...] = (
     ("fooocus", "Fooocus", r"Fooocus"),
     ("swarmui", "SwarmUI", r"(?:Stable)?SwarmUI"),
     ("draw-things", "Draw Things", r"Draw Things"),
+    ("mochi-diffusion", "Mochi Diffusion", r"Mochi ?Diffusion"),
+    ("easy-diffusion", "Easy Diffusion", r"Easy ?Diffusion"),
+    ("sd-next", "SD.Next", r"SD\.Next"),
+    ("imagen", "Google Imagen", r"Google Imagen"),
+    ("gemini", "Google Gemini", r"Google Gemini(?: App)?"),
+    ("chatgpt", "ChatGPT", r"ChatGPT|GPT[ -]Image"),
+    ("playground", "Playground AI", r"Playground AI"),
+    ("openart", "OpenArt", r"OpenArt"),
+    ("tensor-art", "Tensor.Art", r"Tensor\.?Art"),
+    ("kling", "Kling", r"Kling ?AI"),
+    ("seedream", "Seedream", r"Seedream"),
+    ("qwen-image", "Qwen-Image", r"Qwen[ -]Image"),
+    ("reve", "Reve", r"Reve (?:Image|AI)"),
+    ("getimg", "getimg.ai", r"getimg\.ai"),
+    ("craiyon", "Craiyon", r"Craiyon"),
     ("diffusionbee", "DiffusionBee", r"DiffusionBee"),
     ("ideogram", "Ideogram", r"Ideogram(?:[. ]?AI)?"),
     ("nightcafe", "NightCafe", r"NightCafe"),
@@ -263,12 +353,16 @@ SOFTWARE: tuple[tuple[str, str, str], ...] = (
 version. A program's name is no proof that it made the picture rather than touched it: medium."""
 
 _SOFTWARE_RULES = tuple(
-    # Apart from the name only a version or the like: `Leonardo da Vinci Scanner` is another program.
-    (Rule(name, title, _SOFTWARE, values.fits(
-        rf"(?i)(?:Adobe |Google |OpenAI |Microsoft )?(?:{pattern})(?:[\s,;:/(_-]+(?:v?[\d.]+[\w.+-]*|[\w.]*AI|web(?: ?UI)?|app|XL|\(?https?://\S*)\)?)*"
-    ), "medium", "https://exiftool.org/TagNames/EXIF.html"))
+    Rule(
+        name,
+        title,
+        _SOFTWARE,
+        values.fits(rf"(?i){_BEFORE}(?:{pattern}){_AFTER}"),
+        "medium",
+        "https://exiftool.org/TagNames/EXIF.html",
+    )
     for name, title, pattern in SOFTWARE
-)  # fmt: skip
+)
 
 
 def judge(reading: Reading) -> list[Statement]:
@@ -278,6 +372,8 @@ def judge(reading: Reading) -> list[Statement]:
         found.setdefault((statement.generator, statement.declares), statement)
     if any(name == "a1111" for name, _ in found) and any(name == "fooocus" for name, _ in found):
         del found["a1111", "synthetic"]  # the scheme says that Fooocus wrote A1111's text
+    if any(name not in (None, "settings") for name, _ in found):
+        found.pop(("settings", "synthetic"), None)  # the same settings, by the name of who wrote them
     if any(name not in (None, "stealth-pnginfo") for name, _ in found):
         found.pop(("stealth-pnginfo", "synthetic"), None)  # the same generator, known by name
     return list(found.values())

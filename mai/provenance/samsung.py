@@ -14,7 +14,8 @@ import struct
 
 from mai.provenance.reading import Reading, decoded
 
-WANTED = "PhotoEditor_Re_Edit_Data"
+WANTED = ("PhotoEditor_Re_Edit_Data", "PEg_Info")
+"""The editor's notes, and what it notes of pictures that it generated."""
 _MAX_ENTRIES = 256
 
 
@@ -34,6 +35,7 @@ def read(trailer: bytes | memoryview, reading: Reading) -> None:
             continue
         block = trailer[start - distance : start - distance + n_bytes]
         (n_name,) = struct.unpack_from("<I", block, 4)
-        if bytes(block[8 : 8 + min(n_name, 64)]) == WANTED.encode():
+        name = decoded(bytes(block[8 : 8 + min(n_name, 64)]))
+        if name in WANTED:
             text = reading.take(block[8 + n_name :], "Samsung editor block")
-            reading.add("samsung", WANTED, decoded(text).rstrip("\0"))
+            reading.add("samsung", name, decoded(text).rstrip("\0"))

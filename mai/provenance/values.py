@@ -17,7 +17,7 @@ UUID = re.compile(_UUID)
 _STEPS = re.compile(r"\bSteps:[ \t]{0,3}\d")
 _SAMPLER = re.compile(r"\b(?:Sampler|CFG scale):[ \t]{0,3}\S")
 _JOB = re.compile(rf"Job ID:[ \t]{{0,3}}{_UUID}\s*\Z")
-_GROK = re.compile(r"Signature:\s*[A-Za-z0-9+/=]{64,}\s*\Z")
+_GROK = re.compile(r"\s*Signature:\s*[A-Za-z0-9+/=_-]{64,}(?:\s|\Z)")
 _DREAM = re.compile(r"\s-s ?\d+\b.*\s-(?:S|W|H|C|A) ?\S", re.DOTALL)
 _MAX_LINE = 100_000
 
@@ -49,6 +49,54 @@ def is_json_with(*keys: str) -> Predicate:
     return holds
 
 
+_PROMPTS = frozenset({"prompt", "positive_prompt", "positiveprompt"})
+_SETTINGS = frozenset(
+    {
+        *("seed", "steps", "num_inference_steps", "sampler", "sampler_name", "scheduler", "scheduler_name"),
+        *("cfg", "cfg_scale", "guidance", "guidance_scale", "negative_prompt", "negativeprompt", "negative"),
+        *("base_model", "base_model_name", "model", "model_name", "use_stable_diffusion_model", "loras"),
+        *("clip_skip", "denoising_strength", "stable_diffusion_model", "vae", "vae_model"),
+    }
+)
+"""Names of a diffusion program's settings, in small letters with _ for blanks."""
+_LEAST_SETTINGS = 3
+
+
+def _named(found: dict[str, Any]) -> set[str]:
+    return {str(key).strip().lower().replace(" ", "_").replace("-", "_") for key in list(found)[:500]}
+
+
+def is_json_naming(key: str, pattern: str) -> Predicate:
+    """A JSON object whose text under a key fits a regular expression."""
+    compiled = re.compile(pattern)
+
+    def holds(value: str) -> bool:
+        found = json_object(value)
+        text = found.get(key) if found else None
+        return isinstance(text, str) and compiled.fullmatch(text[:200]) is not None
+
+    return holds
+
+
+def is_settings(value: str) -> bool:
+    """A JSON object with a prompt and three settings of diffusion programs, as many of them write."""
+    found = json_object(value)
+    if found is None:
+        return False
+    names = _named(found)
+    return bool(names & _PROMPTS) and len(names & _SETTINGS) >= _LEAST_SETTINGS
+
+
+def is_draw_things(value: str) -> bool:
+    """Draw Things: JSON with the prompt as `c` and settings of its sampler."""
+    found = json_object(value)
+    return (
+        found is not None
+        and isinstance(found.get("c"), str)
+        and len(_named(found) & {*_SETTINGS, "scale", "uc"}) >= 3
+    )
+
+
 def is_json(value: str) -> bool:
     """A JSON object with anything in it."""
     return bool(json_object(value))
@@ -75,16 +123,38 @@ def is_parameters(value: str) -> bool:
 
 def is_graph(value: str) -> bool:
     """ComfyUI's prompt: JSON of numbered nodes, each with a `class_type`."""
-    nodes = json_object(value)
-    return nodes is not None and any(
+    return holds_graph(json_object(value))
+
+
+def is_workflow(value: str) -> bool:
+    """ComfyUI's workflow: JSON with lists of nodes and of what links them; or its prompt under that name."""
+    return _is_workflow(json_object(value))
+
+
+def _is_workflow(found: Any) -> bool:
+    if not isinstance(found, dict):
+        return False
+    linked = any(name in found for name in ("links", "last_node_id", "state", "definitions"))
+    return (isinstance(found.get("nodes"), list) and linked) or holds_graph(found)
+
+
+def holds_graph(nodes: Any) -> bool:
+    """Numbered nodes, each with a `class_type`."""
+    return isinstance(nodes, dict) and any(
         isinstance(node, dict) and isinstance(node.get("class_type"), str) for node in nodes.values()
     )
 
 
-def is_workflow(value: str) -> bool:
-    """ComfyUI's workflow: JSON with a list of nodes; or its prompt under that name."""
+def is_comfyui(value: str) -> bool:
+    """A graph alone, or an object with a graph as `prompt` or a workflow as `workflow`, as nodes that save write."""
     found = json_object(value)
-    return found is not None and (isinstance(found.get("nodes"), list) or is_graph(value))
+    if found is None:
+        return False
+    inner = [
+        json_object(part) if isinstance(part, str) else part
+        for part in map(found.get, ("prompt", "workflow"))
+    ]
+    return holds_graph(found) or holds_graph(inner[0]) or _is_workflow(inner[1])
 
 
 def prefixed(name: str, value: str) -> str | None:
@@ -168,6 +238,8 @@ def _has_ai_type(value: Any, depth: int) -> bool:
         return False
     if isinstance(value, str):
         return _has_ai_type(json_object(value), depth + 1)
+    if isinstance(value, list):
+        return any(_has_ai_type(each, depth + 1) for each in value[:100])
     if not isinstance(value, dict):
         return False
     kind = str(value.get("genAIType", 0)).strip()[:20]

@@ -19,7 +19,11 @@ _RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 _META = "{adobe:ns:meta/}"
 _ARRAYS = {_RDF + "Alt", _RDF + "Bag", _RDF + "Seq"}
 _IPTC_EXT = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}"
-_TC260 = ("{http://www.tc260.org.cn/ns/AIGC/1.0/}", "{http://www.tc260.org.cn/ns/AIGC/1.0}")
+_TC260 = tuple(
+    f"{{{scheme}://www.tc260.org.cn/ns/AIGC/1.0{end}}}" for scheme in ("http", "https") for end in ("/", "")
+)
+_LABEL = {space + "AIGC" for space in _TC260}
+"""China's label as a structure: its fields stand one level deeper."""
 AIGC_NAMES = (
     "Label",
     "ContentProducer",
@@ -42,6 +46,7 @@ PROPERTIES = {
     "{http://ns.adobe.com/xap/1.0/}CreatorTool": "xmp:CreatorTool",
     "{http://ns.adobe.com/tiff/1.0/}Software": "tiff:Software",
     "{http://purl.org/dc/elements/1.1/}description": "dc:description",
+    "{http://ns.adobe.com/exif/1.0/}UserComment": "exif:UserComment",
     **{space + name: f"TC260:{name}" for space in _TC260 for name in ("AIGC", *AIGC_NAMES)},
     _NOTE: "xmpNote:HasExtendedXMP",
 }
@@ -87,6 +92,12 @@ class _Properties:
         elif self._is_at(2):
             self._text = []
             self._keep(PROPERTIES.get(tag), attributes.get(_RDF + "resource", ""))
+            for name, value in attributes.items() if tag in _LABEL else ():
+                self._keep(PROPERTIES.get(name), value)
+        elif self._is_in_label():
+            self._text = []
+            for name, value in attributes.items():
+                self._keep(PROPERTIES.get(name), value)
         elif self._is_at(4):
             self._text = []
             self._keep(PROPERTIES.get(self._stack[self._root + 2]), attributes.get(_RDF + "resource", ""))
@@ -100,7 +111,9 @@ class _Properties:
 
     def end(self, tag: str) -> None:
         """An element closes."""
-        if self._text is not None and (self._is_at(2) or self._is_at(4)):
+        if self._text is not None and self._is_in_label():
+            self._keep(PROPERTIES.get(tag), "".join(self._text))
+        elif self._text is not None and (self._is_at(2) or self._is_at(4)):
             self._keep(PROPERTIES.get(self._stack[self._root + 2]), "".join(self._text))
         self._text = None
         self._stack.pop()
@@ -122,6 +135,13 @@ class _Properties:
         if below[0] != _RDF + "Description":
             return False
         return depth < 4 or (below[2] in _ARRAYS and below[3] == _RDF + "li")
+
+    def _is_in_label(self) -> bool:
+        """Inside China's label where it is a structure, bare (`rdf:parseType`) or in a description of its own."""
+        below = self._stack[self._root + 1 :] if self._root >= 0 else []
+        if len(below) not in (3, 4) or below[0] != _RDF + "Description" or below[1] not in _LABEL:
+            return False
+        return len(below) == 3 or below[2] == _RDF + "Description"
 
     def _keep(self, name: str | None, value: str) -> None:
         value = value.strip()

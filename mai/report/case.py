@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from mai import __version__
 from mai.errors import UsageError
-from mai.measure.calibrate import OperatingPoint
 from mai.measure.metrics import wilson
 from mai.report import layers, words
 from mai.report.jsonlines import json_text
@@ -64,9 +63,10 @@ class ErrorRate:
     """What was measured at one threshold.
 
     Attributes:
-        kind: `false_positive` (authentic flagged) or `false_negative` (synthetic let pass).
+        kind: `false_positive` (authentic flagged), `false_negative` (synthetic called authentic) or `missed`
+            (synthetic below the synthetic threshold, whatever they are called).
         threshold: the score.
-        rate: the error rate that the threshold was chosen for.
+        rate: the error rate that the threshold was chosen for; None of `missed`, which nothing was chosen for.
         n_errors: calibration images on the wrong side of it; of a lowered threshold, at most so many.
         n: calibration images of that class.
         low: lower end of the 95 % interval (Wilson) of n_errors / n.
@@ -75,7 +75,7 @@ class ErrorRate:
 
     kind: str
     threshold: float
-    rate: float
+    rate: float | None
     n_errors: int
     n: int
     low: float
@@ -93,17 +93,19 @@ def error_rates(case: Case) -> list[ErrorRate]:
         high, low = table.at_fpr(point.fpr), table.at_fnr(point.fnr)
     except UsageError:
         return []
-    return [
-        _rate("false_positive", point.synthetic, high, table.n_authentic),
-        _rate("false_negative", point.authentic, low, table.n_synthetic),
+    rates = [
+        _rate("false_positive", point.synthetic, high.rate, high.n_errors, table.n_authentic),
+        _rate("false_negative", point.authentic, low.rate, low.n_errors, table.n_synthetic),
     ]
+    if high.n_caught is not None:
+        n_missed = table.n_synthetic - high.n_caught
+        rates.append(_rate("missed", point.synthetic, None, n_missed, table.n_synthetic))
+    return rates
 
 
-def _rate(kind: str, threshold: float, point: OperatingPoint, n: int) -> ErrorRate:
-    interval = wilson(point.n_errors, n)
-    return ErrorRate(
-        kind, threshold, point.rate, point.n_errors, n, round(interval.low, 6), round(interval.high, 6)
-    )
+def _rate(kind: str, threshold: float, rate: float | None, n_errors: int, n: int) -> ErrorRate:
+    interval = wilson(n_errors, n)
+    return ErrorRate(kind, threshold, rate, n_errors, n, round(interval.low, 6), round(interval.high, 6))
 
 
 def case_dict(case: Case) -> dict[str, Any]:
@@ -171,6 +173,7 @@ def _operating_point(case: Case) -> dict[str, Any] | None:
         "fusion": sorted(measured.coefficients) if isinstance(measured, Fusion) else None,
         "false_positive": rates.get("false_positive"),
         "false_negative": rates.get("false_negative"),
+        "missed": rates.get("missed"),
     }
 
 

@@ -19,9 +19,6 @@ PICTURE_PX = 1200
 
 PICTURE_QUALITY = 85
 
-BY_SCORE = ("above_threshold", "below_threshold", "low_evidence", "low_quality", "detectors_disagree")
-"""Reasons of a verdict that rests on the score."""
-
 STYLE = """
 .path { overflow-wrap: anywhere }
 .verdict h1 { font-size: 1.9rem; margin: .1rem 0 .4rem } .verdict p { max-width: 46rem }
@@ -93,7 +90,7 @@ def _verdict(case: Case) -> str:
             parts.append("<p>The file also declares an edit with AI.</p>")
         if verdict.score is not None:
             parts.append(_bar(verdict))
-            if verdict.reason not in BY_SCORE:
+            if verdict.reason not in words.BY_SCORE:
                 parts.append("<p>The score is that of the networks alone; it did not decide.</p>")
         posterior = words.posterior_words(record)
         if posterior:
@@ -205,12 +202,17 @@ def _operating_point(case: Case) -> str:
     names = {
         "false_positive": "Authentic pictures flagged",
         "false_negative": "AI-generated pictures called 'no sign of AI'",
+        "missed": "AI-generated pictures not flagged",
     }
-    signs = {"false_positive": "score of at least", "false_negative": "score of at most"}
+    signs = {
+        "false_positive": "score of at least",
+        "false_negative": "score of at most",
+        "missed": "score under",
+    }
     rows = "".join(
         f'<tr><th scope="row">{names[rate.kind]}</th>'
         f'<td data-name="threshold">{signs[rate.kind]} {rate.threshold:.4g}</td>'
-        f'<td data-name="chosen for">{words.share(rate.rate)}</td>'
+        f'<td data-name="chosen for">{"" if rate.rate is None else words.share(rate.rate)}</td>'
         f'<td data-name="measured">{rate.n_errors:,} of {rate.n:,} '
         f"({rate.low:.2%} to {rate.high:.2%})</td></tr>"
         for rate in error_rates(case)

@@ -27,6 +27,12 @@ REASONS: dict[Reason, str] = {
     "provenance_conflict": "claims and pixels conflict",
 }
 
+BY_SCORE: tuple[Reason, ...] = (
+    *("above_threshold", "below_threshold", "low_evidence", "low_quality", "detectors_disagree"),
+    "declared_edit",  # the label is that of the score
+)
+"""Reasons of a verdict whose label rests on the score."""
+
 EXPLANATIONS: dict[Reason, str] = {
     "signed_provenance": "A whole signature in the file declares that the picture was made by AI.",
     "signed_capture": "A camera whose signer is trusted signed the file as a capture, and nothing found speaks "
@@ -100,9 +106,14 @@ def posterior_words(record: Record) -> str | None:
     verdict = record.verdict
     if verdict is None or verdict.prior is None or verdict.posterior is None:
         return None
+    told = f"Where {share(verdict.prior)} pictures are AI-generated, this score "
+    if verdict.reason in BY_SCORE:
+        return (
+            f"{told}is a probability of {score_words(verdict.posterior)}. The answer does not move with it."
+        )
     return (
-        f"Where {share(verdict.prior)} pictures are AI-generated, this score is a probability of "
-        f"{score_words(verdict.posterior)}. The answer does not move with it."
+        f"{told}alone would be a probability of {score_words(verdict.posterior)}. It did not decide: what the file "
+        "declares or carries did, and no prior says how far to believe that."
     )
 
 
@@ -140,6 +151,17 @@ def operating_point(point: Thresholds, table: OperatingTable) -> str:
         f"A score of {point.synthetic:.3g} or more is called likely AI-generated: that flags about "
         f"{share(point.fpr)} of the {table.n_authentic:,} authentic images that it was calibrated on. "
         f"A score of {point.authentic:.3g} or less is called no sign of AI: about {share(point.fnr)} of the "
-        f"{table.n_synthetic:,} synthetic ones lie there. "
+        f"{table.n_synthetic:,} synthetic ones lie there. {missed(point, table)}"
         f"Measured on {table.data.rstrip('.')}; other images may differ."
     )
+
+
+def missed(point: Thresholds, table: OperatingTable) -> str:
+    """What share of the synthetic images is not flagged, which is more than those called 'no sign of AI'."""
+    rest = "not flagged: they get 'cannot tell' or 'no sign of AI'. "
+    found = [own for own in table.synthetic if own.rate == point.fpr]
+    if found and found[0].n_caught is not None and table.n_synthetic:
+        n_missed = table.n_synthetic - found[0].n_caught
+        return f"{n_missed:,} of the {table.n_synthetic:,} ({n_missed / table.n_synthetic:.0%}) are {rest}"
+    below = [own.rate for own in table.authentic if own.score < point.synthetic]
+    return f"At least {share(max(below))} of them are {rest}" if below else ""

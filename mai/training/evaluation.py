@@ -169,8 +169,8 @@ def report(
     labels, sources = scored.labels.astype(bool), scored.sources
     scores = np.array([calibration.score(z) for z in scored.logits(plan)])
 
-    def interval(metric: metrics.Metric) -> list[float]:
-        return metrics.bootstrap(metric, scores, labels, sources, n_draws).to_list()
+    def interval(metric: metrics.Metric, is_biased: bool = False) -> list[float]:
+        return metrics.bootstrap(metric, scores, labels, sources, n_draws, is_biased=is_biased).to_list()
 
     result: dict[str, Any] = {
         "n_synthetic": int(labels.sum()),
@@ -192,7 +192,7 @@ def report(
             "average_precision": interval(metrics.average_precision),
             "tpr_at_1_fpr_oracle": interval(lambda s, y: metrics.tpr_at_fpr(s, y, 0.01)),
             "tpr_at_5_fpr_oracle": interval(lambda s, y: metrics.tpr_at_fpr(s, y, 0.05)),
-            "ece": interval(metrics.ece),
+            "ece": interval(metrics.ece, is_biased=True),
         }
     for name, key in (("generators", "generator"), ("sources", "source"), ("contents", "content")):
         result[name] = _groups(scored.pictures, scores, labels, key, threshold)

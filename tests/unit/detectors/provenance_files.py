@@ -20,6 +20,7 @@ NAMESPACES = {
     "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
     "photoshop": "http://ns.adobe.com/photoshop/1.0/",
     "xmp": "http://ns.adobe.com/xap/1.0/",
+    "exif": "http://ns.adobe.com/exif/1.0/",
     "dc": "http://purl.org/dc/elements/1.1/",
     "TC260": "http://www.tc260.org.cn/ns/AIGC/1.0/",
     "xmpNote": "http://ns.adobe.com/xmp/note/",

@@ -89,6 +89,42 @@ NOVELAI = {
     "Description": "a red bridge",
     "Comment": json.dumps({"prompt": "a red bridge", "uc": "fog", "seed": 11, "sampler": "k_euler"}),
 }
+CIVITAI = json.dumps(
+    {
+        "resource-stack": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "urn:air:sdxl"}},
+        "6": {"class_type": "smZ CLIPTextEncode", "inputs": {"text": "a red bridge"}},
+        **json.loads(GRAPH),
+        "extraMetadata": '{"prompt": "a red bridge"}',
+    }
+)
+SAVED = json.dumps({"prompt": json.loads(GRAPH), "workflow": json.loads(WORKFLOW)})
+EASY_PNG = {
+    **{"prompt": "a red bridge", "negative_prompt": "fog", "seed": "9", "num_inference_steps": "25"},
+    **{"use_stable_diffusion_model": "C:\\models\\sd-v1-5.safetensors", "sampler_name": "euler_a"},
+}
+EASY = json.dumps({**EASY_PNG, "seed": 9})
+DRAW_THINGS = json.dumps(
+    {
+        "c": "a red bridge",
+        "uc": "fog",
+        "model": "sdxl.ckpt",
+        "sampler": "Euler a",
+        "scale": 7,
+        "seed": 9,
+        "steps": 20,
+    }
+)
+MFLUX = json.dumps(
+    {
+        "mflux_version": "0.9",
+        "model": "dev",
+        "prompt": "a red bridge",
+        "seed": 9,
+        "steps": 20,
+        "guidance": 3.5,
+    }
+)
+MRE = json.dumps({"prompt": "a red bridge", "seed": 9, "software": "Fooocus 1.0.42 (Fooocus-MRE)"})
 GROK = {"ImageDescription": "Signature: " + "Ab9+/" * 20 + "==", "Artist": UUID}
 AIGC = json.dumps({"Label": "1", "ContentProducer": "001191110102MACQD9K64010000", "ProduceID": "p-1"})
 SAMSUNG = json.dumps({"originalPath": "/a.jpg", "genAIType": 2})
@@ -123,6 +159,25 @@ CASES = {
     "comfyui": Case("comfyui", {"prompt": GRAPH, "workflow": WORKFLOW}, told=GRAPH_TOLD),
     "comfyui-prompt": Case("comfyui", {"prompt": GRAPH}, told=GRAPH_TOLD),
     "comfyui-workflow": Case("comfyui", {"workflow": WORKFLOW}),
+    "a1111-exif-little-endian": Case("a1111", exif={"UserComment": b"UNICODE\0" + A1111.encode("utf-16-le")}, told=CAT),
+    "a1111-exif-with-mark": Case("a1111", exif={"UserComment": b"UNICODE\0" + A1111.encode("utf-16")}, told=CAT),
+    "a1111-exif-no-charset": Case("a1111", exif={"UserComment": A1111.encode()}, told=CAT),
+    "a1111-exif-ascii-said-unicode": Case("a1111", exif={"UserComment": b"UNICODE\0" + A1111.encode()}, told=CAT),
+    "a1111-exif-other-script": Case("a1111", exif={"UserComment": "赤い橋の上の猫、夜景\n" + A1111.split("\n")[2]}, told={"prompt": "赤い橋の上の猫、夜景"}),
+    "a1111-xmp": Case("a1111", xmp={"exif:UserComment": A1111}, told=CAT),
+    "comfyui-civitai": Case("comfyui", exif={"UserComment": CIVITAI}, told={"prompt": "a red bridge"}),
+    "comfyui-saved": Case("comfyui", exif={"UserComment": SAVED}, told=GRAPH_TOLD),
+    "comfyui-prefix-in-comment": Case("comfyui", exif={"UserComment": "Prompt: " + GRAPH}, told=GRAPH_TOLD),
+    "comfyui-description": Case("comfyui", exif={"ImageDescription": "Workflow: " + WORKFLOW}),
+    "easy-diffusion": Case("easy-diffusion", EASY_PNG, told={**BRIDGE, "model": "sd-v1-5.safetensors", "seed": 9}),
+    "easy-diffusion-names": Case("easy-diffusion", {"Prompt": "a red bridge", "Seed": "9", "Stable Diffusion model": "sd15"}, told={"seed": 9}),
+    "easy-diffusion-exif": Case("easy-diffusion", exif={"UserComment": EASY}, told=BRIDGE),
+    "draw-things": Case("draw-things", xmp={"exif:UserComment": DRAW_THINGS, "xmp:CreatorTool": "Draw Things"}, told={**BRIDGE, "model": "sdxl.ckpt", "seed": 9}),
+    "settings": Case("settings", exif={"UserComment": MFLUX}, told={"prompt": "a red bridge", "model": "dev", "seed": 9}),
+    "settings-png": Case("settings", {"parameters": '{"Prompt": "a red bridge", "Negative Prompt": "fog", "Seed": 9, "Steps": 30}'}, told={**BRIDGE, "seed": 9}),
+    "fooocus-mre": Case("fooocus", {"Comment": MRE}),
+    "flux": Case("flux", exif={"Software": "AI generated;txt2img;flux", "Make": "Black Forest Labs", "Model": "flux-dev"}),
+    "flux-img2img": Case("flux", exif={"Software": "AI generated;img2img;flux;KV-Edit"}),
     "comfyui-exif": Case("comfyui", exif={"Model": "prompt:" + GRAPH, "Make": "workflow:" + WORKFLOW}, told=GRAPH_TOLD),
     "invokeai": Case("invokeai", {"invokeai_metadata": INVOKE}, told={**BRIDGE, "model": "sdxl", "seed": 9}),
     "invokeai-workflow": Case("invokeai", {"invokeai_workflow": '{"name": "x", "nodes": []}'}),
@@ -146,6 +201,11 @@ CASES = {
     "aigc-wrapped": Case("aigc-label", {"AIGC": f'{{"AIGC": {AIGC}}}'}),
     "aigc-xmp": Case("aigc-label", xmp={"TC260:AIGC": AIGC}),
     "aigc-xmp-escaped-twice": Case("aigc-label", xmp={"TC260:AIGC": AIGC.replace('"', "&quot;")}),
+    "apple": Case("apple", xmp={"photoshop:Credit": "Apple Image Playground"}),
+    "grok-and-more": Case("grok", exif={**GROK, "ImageDescription": GROK["ImageDescription"] + "\nmore"}),
+    "aigc-number": Case("aigc-label", {"AIGC": '{"Label": 1, "ContentProducer": "x", "ReservedCode1": ""}'}),
+    "aigc-suspected": Case("aigc-label", xmp={"TC260:AIGC": '{"Label": "3", "ContentPropagator": "x"}'}),
+    "aigc-description": Case("aigc-label", exif={"ImageDescription": f'{{"AIGC": {AIGC}}}'}),
     "aigc-exif": Case("aigc-label", exif={"UserComment": f'{{"AIGC": {AIGC}}}'}),
     "aigc-exif-ascii": Case("aigc-label", exif={"UserComment": files.user_comment(AIGC, "ascii")}),
     "iptc-trained": Case(None, xmp={"Iptc4xmpExt:DigitalSourceType": TRAINED}),
@@ -159,6 +219,12 @@ CASES = {
     "software-krea": Case("krea", xmp={"xmp:CreatorTool": "Krea"}),
     "software-recraft": Case("recraft", {"Software": "Recraft V3"}),
     "software-dreamstudio": Case("dreamstudio", xmp={"xmp:CreatorTool": "DreamStudio 2.1"}),
+    "software-leonardo-ai": Case("leonardo", exif={"Software": "Leonardo AI Image Generator"}),
+    "software-krea-address": Case("krea", exif={"Software": "Krea (krea.ai)"}),
+    "software-created-with": Case("recraft", xmp={"xmp:CreatorTool": "Created with Recraft"}),
+    "software-mochi": Case("mochi-diffusion", exif={"Software": "Mochi Diffusion 5.2"}),
+    "software-diffusionbee": Case("diffusionbee", {"Software": "DiffusionBee 2.5.3"}),
+    "software-draw-things": Case("draw-things", xmp={"xmp:CreatorTool": "Draw Things"}),
     "software-firefly": Case("firefly", xmp={"xmp:CreatorTool": "Adobe Firefly 1.0"}),
 }  # fmt: skip
 
@@ -218,6 +284,28 @@ NEAR = {
     "bare words in a caption": Case(
         None, exif={"ImageDescription": "firefly flux imagen reve leonardo aurora midjourney"}
     ),
+    "apple as a person": Case(None, xmp={"photoshop:Credit": "Ann Apple, Image Playground Studio"}),
+    "a node editor's workflow": Case(None, {"workflow": '{"nodes": [{"id": 1, "type": "crop"}]}'}),
+    "a graph in a caption": Case(None, exif={"ImageDescription": GRAPH}),
+    "workflow of another program in a comment": Case(
+        None, exif={"UserComment": '{"workflow": {"nodes": []}, "prompt": "y"}'}
+    ),
+    "a prompt without settings": Case(None, {"parameters": '{"prompt": "say hello", "model": "x"}'}),
+    "a recipe as JSON": Case(None, exif={"UserComment": '{"steps": 3, "seed": "sesame", "model": "oven"}'}),
+    "draw things of a person": Case(None, exif={"UserComment": '{"c": "I draw things", "date": 1}'}),
+    "easy model without prompt": Case(None, {"use_stable_diffusion_model": "x"}),
+    "easy in words": Case(None, {"Comment": "use_stable_diffusion_model prompt"}),
+    "software that names Fooocus elsewhere": Case(
+        None, {"Comment": '{"note": "Fooocus", "software": "GIMP"}'}
+    ),
+    "flux in another tag": Case(None, exif={"Model": "AI generated;txt2img;flux"}),
+    "soldering flux": Case(None, exif={"Software": "Flux 2.0", "Make": "Black Forest Labs Camera"}),
+    "aigc in a caption": Case(None, exif={"ImageDescription": f"a screenshot of {AIGC}"}),
+    "label alone in a shared field": Case(None, exif={"UserComment": '{"Label": "1"}'}),
+    "gemini the duplicate finder": Case(None, exif={"Software": "Gemini 2"}),
+    "imagen as a word": Case(None, exif={"Software": "Imagen"}),
+    "reve of a person": Case(None, xmp={"xmp:CreatorTool": "Reve"}),
+    "kling as a person": Case(None, exif={"Software": "Kling & Freitag Scan"}),
     "a camera": Case(None, exif={"Make": "Canon", "Model": "PowerShot A40", "Software": "Ver 1.0"}),
 }
 for _name, _case in NEAR.items():
@@ -275,6 +363,15 @@ def test_galaxy_ai_is_an_edit() -> None:
         details = look(files.encoded(container) + trailer).details
         assert (details["declares"], details["generator"], details["edited"]) == ("edited", "samsung", True)
         assert details["reason"] == "declared_edit"
+    made = files.samsung_trailer("PEg_Info", SAMSUNG)
+    assert look(files.encoded("JPEG") + made).details["declares"] == "edited"
+    listed = json.dumps({"clips": [{"a": 1}, json.loads(SAMSUNG)]})
+    assert (
+        look(files.encoded("JPEG") + files.samsung_trailer("PhotoEditor_Re_Edit_Data", listed)).details[
+            "declares"
+        ]
+        == "edited"
+    )
     nested = json.dumps({"adjustmentValue": SAMSUNG})
     boxed = files.encoded("AVIF") + struct.pack(">I4s", 8 + len(trailer), b"sefd") + trailer
     assert look(boxed).details["declares"] == "edited"
@@ -377,6 +474,37 @@ def test_xmp_properties_count_only_at_their_place() -> None:
         f'<p:DigitalSourceType xmlns:p="{files.NAMESPACES["Iptc4xmpExt"]}">{TRAINED}</p:DigitalSourceType><rdf:RDF'.encode(),
     )
     assert look(files.encoded("JPEG", xmp=outside)).details["declares"] is None
+
+
+def test_stable_diffusion_cpp_writes_a_keyword_into_a_comment() -> None:
+    """Its JPEG: COM with `parameters`, a zero byte, the text. The text alone is a caption like any other."""
+    said = look(files.jpeg_with(files.jpeg_segment(0xFE, b"parameters\0" + A1111.encode() + b"\0")))
+    assert (said.details["generator"], said.details["seed"]) == ("a1111", 42)
+    for body in (A1111.encode(), b"parameters " + A1111.encode(), b"parameter\0" + A1111.encode()):
+        assert look(files.jpeg_with(files.jpeg_segment(0xFE, body))).details["declares"] is None
+
+
+def test_mochi_diffusion_in_iptc() -> None:
+    data = files.jpeg_with(
+        files.iptc_segment({65: b"Mochi Diffusion", 70: b"5.2", 120: b"Include in Image: a cat"})
+    )
+    assert look(data).details["generator"] == "mochi-diffusion"
+
+
+def test_the_china_label_as_a_structure() -> None:
+    fields = "<TC260:Label>1</TC260:Label><TC260:ProduceID>p-1</TC260:ProduceID>"
+    forms = [
+        f'<TC260:AIGC rdf:parseType="Resource">{fields}</TC260:AIGC>',
+        f"<TC260:AIGC><rdf:Description>{fields}</rdf:Description></TC260:AIGC>",
+        '<TC260:AIGC TC260:Label="1" TC260:ProduceID="p-1"/>',
+        '<TC260:AIGC><rdf:Description TC260:Label="1"/></TC260:AIGC>',
+    ]
+    for form in forms:
+        assert (
+            look(files.encoded("JPEG", xmp=files.xmp_packet({}, form))).details["declares"] == "synthetic"
+        ), form
+    elsewhere = f'<xmpMM:History rdf:parseType="Resource">{fields}</xmpMM:History>'
+    assert look(files.encoded("JPEG", xmp=files.xmp_packet({}, elsewhere))).details["declares"] is None
 
 
 def test_xmp_forms_that_say_the_same() -> None:

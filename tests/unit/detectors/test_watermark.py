@@ -33,6 +33,22 @@ def asked(pixels: Picture) -> Evidence:
     return evidence
 
 
+@pytest.mark.parametrize("quality", [1, 30, 75, 90, 91, 95, 100])
+def test_the_quality_of_a_jpeg_and_where_nothing_is_looked_for(quality: int) -> None:
+    picture = written(watermark.MESSAGES[0].bits)
+    stream = io.BytesIO()
+    Pil.fromarray(picture).save(stream, "JPEG", quality=quality, subsampling=0)
+    data = stream.getvalue()
+    told = watermark.jpeg_quality(data)
+    assert told is not None
+    assert abs(told - quality) <= (1 if quality >= 30 else 12)
+    info = ImageInfo("JPEG", picture.shape[1], picture.shape[0], len(data), "")
+    (evidence,) = load("watermark", DetectorSettings()).look([Image("x", info, data, picture)])
+    assert (evidence.status == "absent") == (quality <= watermark.MAX_LOST_QUALITY)
+    assert watermark.jpeg_quality(data[:4]) is None
+    assert watermark.jpeg_quality(b"\x89PNG" + data) is None
+
+
 def photographs(root: Path) -> list[Picture]:
     """The authentic examples, decoded as a scan does, and small."""
     found = []

@@ -17,6 +17,7 @@ from PIL import Image as Pil
 from PIL import ImageCms
 
 from mai.errors import ImageError, UsageError
+from mai.images import colour as colours
 from mai.images.decode import Limits, decode, from_array, from_bytes, from_pil
 from mai.types import Image
 
@@ -179,6 +180,22 @@ def test_tiff_of_floats() -> None:
     pixels = pixels_of(encoded(Pil.fromarray(measured), "TIFF"))
     assert pixels.max() == 255
     assert pixels[7, 7, 0] > pixels[4, 4, 0] > pixels[1, 1, 0]
+
+
+def test_floats_are_scaled_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same in one piece and row by row, with what is no number as 0."""
+    values = np.linspace(-3, 900, 96, dtype=np.float32).reshape(12, 8)
+    values[5, 3], values[7, 1] = np.nan, np.inf
+    stream = io.BytesIO()
+    Pil.fromarray(values).save(stream, "TIFF")
+    whole = decode(from_bytes(stream.getvalue())).pixels
+    monkeypatch.setattr(colours, "STRIP_PIXELS", 8)
+    rows = decode(from_bytes(stream.getvalue())).pixels
+    assert whole is not None
+    assert rows is not None
+    assert np.array_equal(whole, rows)
+    assert whole[0, 0, 0] == 0
+    assert whole[-1, -1, 0] == 255
 
 
 def test_tiff_whose_zero_is_white() -> None:

@@ -91,6 +91,20 @@ def test_bootstrap_draws_sources_not_pictures() -> None:
     assert str(caught) == "0.500 [0.000, 1.000]"
 
 
+def test_the_interval_of_a_calibration_error_holds_it() -> None:
+    """Well calibrated scores: a resample's ECE lies above the set's, so quantiles of draws would miss the value."""
+    rng = np.random.default_rng(2)
+    scores = rng.random(200)
+    labels = rng.random(200) < scores
+    sources = [str(i) for i in range(200)]
+    plain = metrics.bootstrap(metrics.ece, scores, labels, sources, n=150)
+    mended = metrics.bootstrap(metrics.ece, scores, labels, sources, n=150, is_biased=True)
+    assert plain.low + plain.high > 2 * plain.value, "the draws lie above the value"
+    assert mended.value == plain.value
+    assert 0 <= mended.low < mended.value < mended.high
+    assert mended.high - mended.low <= plain.high - plain.low + 1e-9
+
+
 def test_bootstrap_covers_what_is_known() -> None:
     rng = np.random.default_rng(1)
     inside = 0

@@ -28,9 +28,8 @@ def test_the_code_of_the_page_runs(
     Path("pictures/one.png").write_bytes(picture(10))
     with tarfile.open("shard.tar", "w") as shard:
         shard.add("photo.jpg")
-    names: dict[str, object] = {"__name__": "page"}
     for block in re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL):
-        exec(block, names)
+        exec(block, {"__name__": "page"})  # each by itself
     pipeline._scanner.cache_clear()
     told = capsys.readouterr().out
     assert told.startswith("synthetic 0.99")

@@ -7,16 +7,18 @@ import io
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import jsonschema
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mai.errors import UsageError
-from mai.measure.calibrate import operating_table
+from mai.measure.calibrate import OperatingTable, operating_table
 from mai.report import words
 from mai.report.destination import whole_file
 from mai.report.escape import safe_json, visible
@@ -233,6 +235,15 @@ def test_verbose_shows_each_detector_and_a_prior_its_column() -> None:
     assert "0.25" in text  # 0.97 at a prior of 1 in 100, by Bayes
 
 
+def test_a_prior_does_not_pretend_to_weigh_a_declaration() -> None:
+    weighed = words.posterior_words(row(prior=0.01))
+    assert weighed is not None
+    assert "is a probability of 0.25" in weighed
+    declared = words.posterior_words(row(prior=0.01, reason="declared_metadata"))
+    assert declared is not None
+    assert "alone would be a probability of 0.25. It did not decide" in declared
+
+
 def test_rates_and_scores_as_people_count() -> None:
     rates = (0.01, 0.05, 0.002, 0.0005, 0.15, 0.5)
     shown = ["1 in 100", "5 in 100", "2 in 1,000", "5 in 10,000", "15 in 100", "50 in 100"]
@@ -242,6 +253,21 @@ def test_rates_and_scores_as_people_count() -> None:
     told = words.operating_point(POINT, table)
     assert "flags about 1 in 100 of the 200 authentic images" in told
     assert "drawn scores" in told
+    assert "0 of the 200 (0%) are not flagged" in told
+    weak = operating_table(
+        np.r_[np.linspace(0, 0.9, 200), np.linspace(0, 0.5, 200)], [1] * 200 + [0] * 200, "x"
+    )
+    at_one = weak.at_fpr(0.01)
+    assert at_one.n_caught == sum(score >= at_one.score for score in np.linspace(0, 0.9, 200))
+    told = words.operating_point(replace(POINT, synthetic=at_one.score), weak)
+    assert f"{200 - at_one.n_caught} of the 200" in told
+    old = OperatingTable(
+        tuple(replace(p, n_caught=None) for p in weak.synthetic), weak.authentic, 200, 200, "x"
+    )
+    assert OperatingTable.from_dict(old.to_dict()) == old
+    assert "At least 50 in 100 of them are not flagged" in words.operating_point(
+        replace(POINT, synthetic=0.6), old
+    )
     assert "no error rate was measured" in words.operating_point(Thresholds(0.8, None, 0.1, None), table)
 
 
