@@ -1,0 +1,123 @@
+"""What a caller may cost: images a minute, and bodies that are read no further than they may go."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+
+from starlette.requests import ClientDisconnect, Request
+
+from mai.serve.refusal import Refusal
+
+MAX_CALLERS = 10_000
+"""Callers remembered by the rate limit; the one seen longest ago is forgotten."""
+
+DRAIN_BYTES = 64 * 2**20
+"""Bytes of a refused body that are read and thrown away: a client that is still sending would not see the answer."""
+
+DRAIN_S = 10.0
+"""Seconds for the same."""
+
+
+class Rate:
+    """A bucket of images a caller, filled again evenly; a minute's worth may come at once.
+
+    Args:
+        a_minute: images; None: no limit.
+    """
+
+    def __init__(self, a_minute: int | None) -> None:
+        self._a_minute = a_minute
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # images left, when
+
+    def take(self, caller: str, n: int, now: float | None = None) -> None:
+        """Count n images.
+
+        Args:
+            caller: a key's name, or an address.
+            n: images.
+            now: seconds of the monotonic clock.
+
+        Raises:
+            Refusal: more than the caller may send now.
+        """
+        if self._a_minute is None:
+            return
+        now = time.monotonic() if now is None else now
+        left, seen = self._buckets.pop(caller, (float(self._a_minute), now))
+        left = min(float(self._a_minute), left + (now - seen) * self._a_minute / 60)
+        is_enough = left >= min(n, self._a_minute)
+        self._buckets[caller] = (left - n if is_enough else left, now)
+        if len(self._buckets) > MAX_CALLERS:
+            self._buckets.popitem(last=False)
+        if not is_enough:
+            wait_s = (min(n, self._a_minute) - left) * 60 / self._a_minute
+            raise Refusal(
+                "rate_limit",
+                f"More than {self._a_minute} images a minute came from you. Try again in {max(1, round(wait_s))} s.",
+                wait_s,
+            )
+
+
+async def pieces(request: Request, max_bytes: int, timeout_s: float) -> AsyncIterator[bytes]:
+    """The body as it comes.
+
+    Args:
+        request: whose body.
+        max_bytes: most that is read.
+        timeout_s: seconds for all of it.
+
+    Raises:
+        Refusal: it is larger, or takes longer.
+    """
+    told = request.headers.get("content-length", "")
+    if told.isdigit() and int(told) > max_bytes:
+        raise body_too_large(max_bytes)
+    n_bytes = 0
+    stream = request.stream()
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for piece in stream:
+                n_bytes += len(piece)
+                if n_bytes > max_bytes:
+                    raise body_too_large(max_bytes)
+                yield piece
+    except TimeoutError:
+        raise Refusal(
+            "upload_too_slow",
+            f"The request's body took longer than {timeout_s:g} s to arrive. Try again on a faster line.",
+        ) from None
+
+
+def body_too_large(max_bytes: int) -> Refusal:
+    """The refusal of a body."""
+    return Refusal(
+        "body_too_large",
+        f"The request is larger than the {size(max_bytes)} that this service takes. Send fewer or smaller files.",
+    )
+
+
+async def drain(request: Request) -> None:
+    """Read on and throw away, within limits; nothing where all was read (Guard notes it)."""
+    if request.scope.get("mai_body_read", False):
+        return
+    n_bytes = 0
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            while n_bytes < DRAIN_BYTES:
+                message = await request.receive()
+                n_bytes += len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+    except (TimeoutError, ClientDisconnect, RuntimeError):
+        return
+
+
+def size(n_bytes: int) -> str:
+    """Bytes for people."""
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if n_bytes >= unit:
+            return f"{n_bytes / unit:.4g} {name}"
+    return f"{n_bytes} bytes"

@@ -1,0 +1,180 @@
+"""Batch jobs: what they give, that they outlast the process, that they end when their time is up."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import signal
+import sqlite3
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running_service import Running, picture, serving
+
+from mai.serve.archive import items, kind_of
+from mai.serve.jobs import Store
+
+
+def finished(service: Running, job: str, most_s: float = 240) -> dict[str, Any]:
+    end = time.monotonic() + most_s
+    while time.monotonic() < end:
+        told: dict[str, Any] = service.client.get(f"/v1/jobs/{job}").json()
+        if told["state"] in ("finished", "failed"):
+            return told
+        time.sleep(0.1)
+    pytest.fail(f"the job is not over: {told}")
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+def test_files_of_a_form_become_rows_in_order(service: Running) -> None:
+    files = [("file", (f"{n}.jpg", picture(40 * n))) for n in range(20)] + [("file", ("bad.jpg", b"no"))]
+    started = service.client.post("/v1/jobs", files=files)
+    assert started.status_code == 202, started.text
+    job = started.json()
+    assert job["n_files"] == 21
+    told = finished(service, job["id"])
+    assert (told["state"], told["n_done"], told["n_failed"]) == ("finished", 21, 1)
+    assert sum(told["labels"].values()) == 20
+    assert told["deleted_at"] > told["finished"]
+    lines = service.client.get(f"/v1/jobs/{job['id']}/results").text.splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["path"] for row in rows] == [*(f"{n}.jpg" for n in range(20)), "bad.jpg"]
+    own = service.client.post("/v1/scan", params={"name": "0.jpg"}, content=files[0][1][1]).json()
+    assert rows[0] | {"seconds": 0} == own | {"seconds": 0}
+    answer = service.client.get(f"/v1/jobs/{job['id']}/results", params={"format": "csv"})
+    table = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [row["path"] for row in table] == [row["path"] for row in rows]
+    assert table[20]["status"] == "not_an_image"
+    assert service.client.delete(f"/v1/jobs/{job['id']}").status_code == 204
+    assert service.client.get(f"/v1/jobs/{job['id']}").status_code == 404
+    assert service.client.get(f"/v1/jobs/{job['id']}/results").status_code == 404
+
+
+def test_progress_comes_as_events(service: Running) -> None:
+    files = [("file", (f"{n}.jpg", picture(40 * n))) for n in range(12)]
+    job = service.client.post("/v1/jobs", files=files).json()["id"]
+    events = []
+    with service.client.stream("GET", f"/v1/jobs/{job}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        for line in stream.iter_lines():
+            if line.startswith("event: "):
+                events.append(line.removeprefix("event: "))
+            if line.startswith("data: "):
+                told = json.loads(line.removeprefix("data: "))
+    assert events[-1] == "end"
+    assert set(events[:-1]) <= {"progress"}
+    assert (told["state"], told["n_done"]) == ("finished", 12)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_archives(service: Running, kind: str) -> None:
+    members = {
+        "a/1.jpg": picture(1),
+        "a/readme.txt": b"text",
+        "b/2.png": picture(2, "PNG"),
+        "../../3.jpg": b"no",
+    }
+    data = zipped(members)
+    if kind != "zip":
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            for name, content in members.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+        data = gzip.compress(stream.getvalue()) if kind == "tar.gz" else stream.getvalue()
+    job = service.client.post("/v1/jobs", params={"name": f"set.{kind}"}, content=data).json()
+    told = finished(service, job["id"])
+    assert (told["state"], told["n_files"], told["n_done"], told["n_failed"]) == ("finished", 3, 3, 1)
+    rows = [
+        json.loads(line) for line in service.client.get(f"/v1/jobs/{job['id']}/results").text.splitlines()
+    ]
+    assert [row["path"] for row in rows] == [
+        f"set.{kind}::{name}" for name in members if name != "a/readme.txt"
+    ]
+
+
+def test_hostile_archives_cost_little(tmp_path: Path) -> None:
+    def first(data: bytes, **limits: int) -> list[Any]:
+        (tmp_path / "0").write_bytes(data)
+        found = items(tmp_path, ("x.zip",), "zip", limits.get("bytes", 10**6), limits.get("files", 100))
+        return list(found)
+
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.png", bytes(50_000_000))
+    (bomb,) = first(stream.getvalue())
+    assert bomb.error.status == "too_large"
+    large = zipped({"a.jpg": b"\xff\xd8\xff" + bytes(3_000)})
+    assert first(large, bytes=1000)[0].error.status == "too_large"
+    many = first(zipped({f"{n}.jpg": picture() for n in range(9)}), files=4)
+    assert len(many) == 5
+    assert "left out" in str(many[-1].error)
+    cut = first(zipped({"a.jpg": picture()})[:-30])
+    assert cut[0].error is not None
+    assert {path.name for path in tmp_path.iterdir()} <= {"0", *(f"member-{n}" for n in range(9))}
+    (tmp_path / "plain").write_bytes(picture())
+    assert kind_of(tmp_path / "plain", "a.jpg") is None
+
+
+def test_a_job_is_finished_after_a_kill_and_a_restart(tmp_path: Path, weights: Path) -> None:
+    """kill -9 in the middle: every file has one row in the end, and those that were there were not made again."""
+    options = ("--workers", "1", "--weights", str(weights), "--data", str(tmp_path / "data"))
+    n = 60
+    with serving(*options, log=tmp_path / "log") as service:
+        files = [("file", (f"{i}.jpg", picture(i, size=(320, 240)))) for i in range(n)]
+        job = service.client.post("/v1/jobs", files=files).json()["id"]
+        while (before := service.client.get(f"/v1/jobs/{job}").json()["n_done"]) < 3:
+            time.sleep(0.02)
+        assert service.stop(signal.SIGKILL) != 0
+    base = sqlite3.connect(tmp_path / "data" / "jobs.sqlite")
+    kept = dict(base.execute("SELECT number, row FROM rows"))
+    base.close()
+    assert before <= len(kept) < n
+    with serving(*options, log=tmp_path / "log2") as service:
+        told = finished(service, job)
+        assert (told["n_done"], told["n_failed"]) == (n, 0)
+        rows = service.client.get(f"/v1/jobs/{job}/results").text.splitlines()
+    assert [json.loads(row)["path"] for row in rows] == [f"{i}.jpg" for i in range(n)]
+    assert {number: rows[number] for number in kept} == kept
+    assert not list((tmp_path / "data" / "uploads").iterdir())
+
+
+def test_time_deletes_jobs_and_what_uploads_left(tmp_path: Path) -> None:
+    store = Store(tmp_path / "data")
+    job, folder = store.new_folder()
+    (folder / "0").write_bytes(picture())
+    store.add(job, "", ["a.jpg"], None)
+    lost, _ = store.new_folder()
+    store.sweep(0.0)
+    assert store.get(job) is not None
+    assert not store.folder_of(lost).exists()
+    store.set_state(job, "finished")
+    store.sweep(3600)
+    assert store.get(job) is not None
+    time.sleep(0.01)
+    store.sweep(0.0)
+    assert store.get(job) is None
+    assert not folder.exists()
+    assert (tmp_path / "data").stat().st_mode & 0o077 == 0
+    store.close()
+
+
+def test_without_a_folder_there_are_no_jobs(tmp_path: Path, weights: Path) -> None:
+    with serving("--workers", "1", "--weights", str(weights), log=tmp_path / "log") as service:
+        assert service.client.post("/v1/jobs", content=picture()).status_code == 404
+        assert service.client.get("/v1/limits").json()["has_jobs"] is False
+        assert service.stop() == 0
