@@ -118,6 +118,10 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where} is a list, not {value!r}.")
         return tuple(_value(typing.get_args(kind)[0], item, where) for item in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} is a table, not {value!r}.")
+        return value
     if origin is typing.Literal:
         if value not in typing.get_args(kind):
             raise ConfigError(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mai.config import need, need_share
+from mai.data.labelled import pair_of
 from mai.errors import require
 
 if TYPE_CHECKING:
@@ -218,10 +219,11 @@ ALIGNED_QUALITY = (60, 96)
 def draw_name(image: str) -> str:
     """The part of a picture's name that its draws are seeded by: the last three parts of a path.
 
-    Not the last alone: the pictures of a pair are called `ID/authentic` and `ID/synthetic`, and one draw for each class
-    would tell them apart. Not the whole path: the same set elsewhere should get the same draws.
+    The members of a pair, `ID/authentic` and `ID/synthetic`, share it, so that both get the same window, size, codec
+    and quality. Not the last part alone, which many share; not the whole path: the same set elsewhere should get the
+    same draws.
     """
-    return "/".join(image.split("/")[-3:])
+    return "/".join((pair_of(image) or image).split("/")[-3:])
 
 
 def aligned(pixels: Pixels, rng: Generator, size_px: int) -> tuple[Pixels, bytes]:

@@ -128,6 +128,8 @@ class RowMaker:
             DataError: an unknown label or split, no picture, or no such file.
         """
         if self.columns.label is None:
+            if (_text(record, "status") or "ok") != "ok" or _text(record, "kind") == "AI-edited":
+                return []  # no pair came of it; or neither class, as part of the picture is authentic
             pair = _text(record, "id") or _text(record, "image") or name
             source = _text(record, "source") or pair
             return [
@@ -182,12 +184,18 @@ class RowMaker:
             label=label,
             split=split_of(split) if split is not None else self.split,
             source=source,
-            generator=(_text(record, "generator") if label else None),
+            generator=(_generator(record) if label else None),
             content=_text(record, "content"),
             image=image,
             view=_text(record, "view"),
             stored=picture.stored if isinstance(picture, Cell) else None,
         )
+
+
+def _generator(record: Mapping[str, Any]) -> str | None:
+    """The generator's name, which a table of pairs keeps in a struct."""
+    told = record.get("generator")
+    return _text(told, "name") if isinstance(told, dict) else _text(record, "generator")
 
 
 def _text(record: Mapping[str, Any], column: str) -> str | None:

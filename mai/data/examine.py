@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mai.data.facts import FileFacts, read_facts
-from mai.data.labelled import Row
+from mai.data.labelled import Row, pair_of
 from mai.data.near import difference_hash
 from mai.data.processes import pool as pool_of
 from mai.errors import DataError, ImageError, MissingExtraError, require
@@ -72,7 +73,8 @@ def default_chain(size_px: int = CHAIN_PX) -> Chain:
 
 
 def examine(row: Row, chain: Chain | None) -> Examined:
-    """Look at one file. Draws of the chain come from the file's bytes, so two audits agree."""
+    """Look at one file. Draws of the chain come from the file's bytes, so two audits agree; a pair's, from its name."""
+    from mai.data.augment import draw_name
     from mai.images.decode import decode, read
     from mai.images.find import Found
 
@@ -84,7 +86,13 @@ def examine(row: Row, chain: Chain | None) -> Examined:
         facts, sha256 = read_facts(image), image.info.sha256
         pixels = decode(image).pixels
         assert pixels is not None  # decode's promise
-        seen = _seen(chain, pixels, int(sha256[:16], 16)) if chain else None
+        pair = pair_of(row.image)
+        seed = (
+            int(sha256[:16], 16)
+            if pair is None
+            else zlib.crc32(draw_name(row.image).encode("utf-8", "replace"))
+        )
+        seen = _seen(chain, pixels, seed) if chain else None
     except ImageError as error:
         return Examined(row, facts, sha256=sha256, status=error.status, problem=str(error))
     except DataError as error:

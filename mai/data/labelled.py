@@ -163,6 +163,12 @@ class LabelledSet:
         return dict(sorted(counted.items(), key=lambda item: (-item[1]["files"], item[0])))
 
 
+def pair_of(image: str) -> str | None:
+    """The pair that a picture is of, by its identity `PAIR/authentic` or `PAIR/synthetic`; None for others."""
+    pair, slash, member = image.rpartition("/")
+    return pair if slash and pair and member in {"authentic", "synthetic"} else None
+
+
 def count(rows: Iterable[Row]) -> dict[str, int]:
     """Number of files, and of pictures in all and of each class."""
     rows = tuple(rows)

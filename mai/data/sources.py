@@ -21,6 +21,8 @@ from mai.images.kinds import HEAD_BYTES, is_picture
 __all__ = ["LabelledSet", "Row", "read_set"]
 
 MANIFEST = "manifest.csv"
+PAIRS = "pairs.json"
+"""In the folder of `mai pairs`, whose pictures are in `data/`."""
 HUB = "hub:"
 
 
@@ -64,6 +66,11 @@ def _read(place: Path) -> tuple[tuple[Row, ...], Path, str]:
         return _read_csv(place / MANIFEST), place, place.name
     if tables.is_saved(place):
         return tables.read_saved(place), place, place.name
+    if (place / PAIRS).is_file():
+        parts = sorted((place / "data").glob("pairs-*.parquet"))
+        if not parts:
+            raise DataError(f"'{place}' holds no finished pairs yet. Ask: mai pairs status {place.name}")
+        return tables.read_parquet(parts), place, place.name
     shards = sorted(p for p in place.rglob("*.parquet") if p.is_file())
     if shards:
         return tables.read_parquet(shards), place, place.name

@@ -45,7 +45,8 @@ def test_a_store_follows_a_file_that_changed_in_place(
     assert _greys(csv) == {**before, "2.png": 200}
 
 
-def test_pictures_of_a_pair_have_names_of_their_own_for_the_draws() -> None:
+def test_the_members_of_a_pair_share_their_draws_and_pairs_do_not() -> None:
     names = {draw_name(f"pairs/{i}/{side}") for i in range(5) for side in ("authentic", "synthetic")}
-    assert len(names) == 10
+    assert len(names) == 5
+    assert len({draw_name(f"set/authentic/{i}.png") for i in range(5)}) == 5
     assert draw_name("somewhere/set/fake/1.png") == draw_name("elsewhere/set/fake/1.png")
