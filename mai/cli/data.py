@@ -1,4 +1,4 @@
-"""mai data: audit a labelled set, or split it into train, validation and calibration."""
+"""mai data: audit a labelled set, split it, make one of a scan and your corrections, or export it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from mai.data.labelled import LabelledSet
 
 
-@click.group(short_help="Audit or split a labelled set.")
+@click.group(short_help="Audit, split, import or export a labelled set.")
 def command() -> None:
-    """Audit a labelled set, or split it into train, validation and calibration.
+    """Audit a labelled set, split it, make one of a scan and your corrections, or export it.
 
     DATA is a folder whose folders are named authentic, real, nature or 0_real and synthetic, fake, ai or 1_fake; a
     folder with manifest.csv; a CSV or Parquet file with the columns file and label; a Hugging Face data set saved
@@ -121,6 +121,7 @@ def split_command(
     Pictures of one source stay together; without sources, pictures that are near duplicates do. Rows that have a
     split keep it.
     """
+    from mai.data.exporting import csv_text
     from mai.data.sources import read_set
     from mai.data.split import assign_splits
     from mai.errors import UsageError
@@ -142,9 +143,123 @@ def split_command(
         progress=progress,
     )
     say("")
-    _write(output, _csv(result, Path(os.path.abspath(output)).parent))  # noqa: PTH100
+    _write(output, csv_text(result, Path(os.path.abspath(output)).parent))  # noqa: PTH100
     for name, counts in result.counts_by("split").items():
         click.echo(f"{name:<12} {counts['synthetic']:>8,} synthetic {counts['authentic']:>8,} authentic")
+
+
+@command.command("import")
+@click.argument("scan", type=click.Path(path_type=Path))
+@click.option(
+    "--corrections",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="CSV with columns path and label: synthetic, authentic, or skip.",
+)
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The CSV to write."
+)
+@click.option(
+    "--with-verdicts",
+    is_flag=True,
+    help="Also take pictures that the scan judged and nobody corrected. A network learns its own mistakes so.",
+)
+@click.option(
+    "--root", type=click.Path(path_type=Path), help="Folder that paths start from.  [default: this one]"
+)
+@click.option(
+    "--source", help="Where the pictures come from, if all from one place: they are never split apart."
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def import_command(
+    scan: Path,
+    corrections: Path,
+    output: Path,
+    with_verdicts: bool,
+    root: Path | None,
+    source: str | None,
+    force: bool,
+) -> None:
+    """Make a labelled set of what SCAN found and what a person says of it.
+
+    SCAN is what `mai scan --output FILE` wrote. Only files that --corrections names are taken, with its labels; they
+    must be those that were scanned, byte for byte. The CSV is a set for `mai adapt`, `mai train` and `mai calibrate`.
+    """
+    from mai.data.exporting import csv_text
+    from mai.data.importing import import_scan, read_corrections
+    from mai.errors import UsageError
+    from mai.report.escape import visible
+    from mai.report.summary import rows_of
+
+    if output.exists() and not force:
+        raise UsageError(f"'{output}' exists. Give another --output, or --force to replace it.")
+    found = import_scan(
+        rows_of(scan),
+        read_corrections(corrections),
+        scan.stem,
+        root=root,
+        with_verdicts=with_verdicts,
+        source=source,
+    )
+    _write(output, csv_text(found.labelled, Path(os.path.abspath(output)).parent))  # noqa: PTH100
+    counts = found.labelled.counts()
+    click.echo(f"{output}: {counts['synthetic']:,} synthetic, {counts['authentic']:,} authentic pictures")
+    for verdict, labels in sorted(found.changed.items()):
+        for label, n in sorted(labels.items()):
+            word = "confirmed" if verdict == label else "corrected"
+            click.echo(f"  {word}: the scan said {verdict}, a person {label}: {n:,}")
+    for reason, files in found.left_out.items():
+        click.echo(visible(f"left out: {len(files):,} files, {reason}; the first is {files[0]}"), err=True)
+    if not (counts["synthetic"] and counts["authentic"]):
+        click.echo("Only one class is there: add corrections of the other before you train.", err=True)
+
+
+@command.command("export")
+@click.argument("data")
+@click.option("--to", "form", type=click.Choice(["folders", "csv", "parquet", "hub"]), required=True)
+@click.option(
+    "--output",
+    "-o",
+    required=True,
+    metavar="PATH",
+    help="Folder (folders, parquet), file (csv) or ORG/NAME (hub) to write.",
+)
+@click.option("--split", help="Only this split.")
+@click.option("--view", "views", multiple=True, help="Only this view (may be given again).")
+@click.option(
+    "--link", is_flag=True, help="With --to folders: hard links in place of copies, where possible."
+)
+@click.option("--public", is_flag=True, help="With --to hub: a repository that everybody can read.")
+def export_command(
+    data: str, form: str, output: str, split: str | None, views: tuple[str, ...], link: bool, public: bool
+) -> None:
+    """Write a labelled set as folders, a CSV, Parquet, or a data set of the hub.
+
+    Splits, sources, generators and views go along, and what is written is read back as the same set.
+    """
+    from mai.data import exporting
+    from mai.data.sources import read_set
+
+    if link and form != "folders":
+        raise click.UsageError("--link goes with --to folders.")
+    if public and form != "hub":
+        raise click.UsageError("--public goes with --to hub.")
+    labelled = _part(read_set(data, one_class=True), split, views)
+    if form == "hub":
+        written = exporting.to_hub(labelled, output, public=public)
+    else:
+        written = output
+        place = Path(os.path.abspath(output))  # noqa: PTH100
+        if form == "csv":
+            exporting.to_csv(labelled, place)
+        elif form == "folders":
+            exporting.to_folders(labelled, place, link=link)
+        else:
+            exporting.to_parquet(labelled, place)
+    counts = labelled.counts()
+    n = f"{counts['synthetic']:,} synthetic and {counts['authentic']:,} authentic pictures"
+    click.echo(f"{written}: {counts['files']:,} files, {n}")
 
 
 def _part(labelled: LabelledSet, split: str | None, views: tuple[str, ...]) -> LabelledSet:
@@ -158,22 +273,6 @@ def _part(labelled: LabelledSet, split: str | None, views: tuple[str, ...]) -> L
     if split is not None and split not in has_splits:
         raise UnknownNameError("split", split, has_splits)
     return labelled.select(split=split, views=views or None)
-
-
-def _csv(labelled: LabelledSet, folder: Path) -> str:
-    import csv
-    import io
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("file", "label", "split", "source", "generator", "content", "image", "view"))
-    for row in labelled.rows:
-        path = Path(row.file)
-        file = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else row.file
-        image = "" if row.image == row.file else row.image
-        facts = (row.split, row.source, row.generator, row.content, image, row.view)
-        writer.writerow((file, row.class_name, *(value or "" for value in facts)))
-    return text.getvalue()
 
 
 def _write(path: Path, text: str) -> None:
