@@ -10,10 +10,15 @@ from typing import Any
 
 import click
 
+from mai.cli._leave_out import command as leave_out_command
+
 
 @click.group("bench")
 def command() -> None:
     """Measure detectors on labelled pictures: native and aligned, perturbed, with floors and intervals."""
+
+
+command.add_command(leave_out_command)
 
 
 @command.command("run")

@@ -1,0 +1,168 @@
+"""Folds leave nothing of the test in the training; the driver trains, tests, goes on and tells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_runner import Ran, run_mai
+from labelled_pictures import draw
+
+from mai.bench import folds
+from mai.data.labelled import LabelledSet, Row
+from mai.errors import DataError, UsageError
+
+Mai = Callable[..., Ran]
+
+
+@pytest.fixture
+def mai(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Mai:
+    return lambda *args: run_mai(monkeypatch, capsys, *args)
+
+
+def made_up() -> LabelledSet:
+    """40 authentic sources; five generators from two sources each, one of which also has authentic pictures."""
+    rows = []
+    for i in range(40):
+        for j in range(4):
+            split = ("train", "train", "validation", "calibration")[j]
+            rows.append(Row(f"/a/{i}/{j}", 0, split, f"site{i}"))
+    for g, name in enumerate(("old", "sdxl", "flux.1", "new", "tiny")):
+        for j in range(4 if name == "tiny" else 24):
+            split = ("train", "validation", "calibration")[j % 3]
+            rows.append(
+                Row(f"/s/{name}/{j}", 1, split, f"gallery{g}-{j % 2}", name, view="whole", image=f"{name}{j}")
+            )
+            rows.append(
+                Row(f"/s/{name}/{j}c", 1, split, f"gallery{g}-{j % 2}", name, view="crop", image=f"{name}{j}")
+            )
+    rows += [Row(f"/m/{j}", 0, "train", "gallery0-0") for j in range(6)]
+    return LabelledSet(tuple(rows), "made up")
+
+
+def in_split(fold: folds.Fold, split: str) -> list[Row]:
+    return [row for row in fold.labelled.rows if row.split == split]
+
+
+def test_a_generator_is_left_out_whole() -> None:
+    found = folds.folds(made_up(), "generator")
+    assert [fold.name for fold in found] == ["old", "sdxl", "flux.1", "new"], "tiny has too few pictures"
+    parts = []
+    for fold in found:
+        tests = in_split(fold, "test")
+        assert {row.generator for row in tests if row.label} == {fold.name}
+        assert all(row.split == "test" for row in fold.labelled.rows if row.generator == fold.name)
+        authentic = {row.source for row in tests if not row.label}
+        others = {row.source for row in fold.labelled.rows if row.split != "test" and not row.label}
+        assert authentic
+        assert not authentic & others, "no authentic source is on both sides"
+        parts.append(frozenset(authentic))
+        assert len(fold.labelled.rows) == len(made_up().rows)
+    assert len(set(parts)) == 4, "another part of the authentic sources each time"
+
+
+def test_a_source_is_left_out_with_both_its_classes() -> None:
+    (fold,) = folds.folds(made_up(), "source", only=["gallery0-0"])
+    tests = in_split(fold, "test")
+    assert {row.label for row in tests} == {0, 1}
+    assert {row.source for row in tests} == {"gallery0-0"}, "it has both classes: nothing else is needed"
+    (fold,) = folds.folds(made_up(), "source", only=["site3"])
+    assert {row.source for row in in_split(fold, "test") if not row.label} == {"site3"}
+    assert all(row.split == "test" for row in fold.labelled.rows if row.source == "site3")
+    assert {row.label for row in in_split(fold, "test")} == {0, 1}
+
+
+def test_groups_are_joined_into_parts_of_like_size() -> None:
+    found = folds.folds(made_up(), "generator", parts=2)
+    assert [fold.name for fold in found] == ["part 1 of 2", "part 2 of 2"]
+    assert sorted(name for fold in found for name in fold.groups) == ["flux.1", "new", "old", "sdxl"]
+    assert {len(fold.groups) for fold in found} == {2}
+
+
+def test_what_came_later_is_left_out() -> None:
+    dates = {"old": "2022-01", "sdxl": "2023-07", "flux.1": "2024-08", "new": "2025-08"}
+    (fold,) = folds.folds(made_up(), "date", dates=dates, cutoff="2024-08")
+    assert fold.groups == ("flux.1", "new")
+    assert {row.generator for row in in_split(fold, "train") if row.label} == {"old", "sdxl"}
+    assert {row.split for row in fold.labelled.rows if row.generator == "tiny"} == {None}, "of no known date"
+    for cutoff, word in (("2030-01", "none"), ("2020-01", "every one")):
+        with pytest.raises(DataError, match=f"{word} was released from {cutoff} on"):
+            folds.folds(made_up(), "date", dates=dates, cutoff=cutoff)
+    with pytest.raises(UsageError, match="--cutoff 2024-08"):
+        folds.folds(made_up(), "date", dates=dates)
+
+
+def test_shipped_dates_are_months(tmp_path: Path) -> None:
+    dates = folds.read_dates()
+    assert dates["sdxl"] == "2023-07"
+    assert len(dates) > 50
+    (tmp_path / "d.csv").write_text("generator,released\nx,2024-13\n")
+    with pytest.raises(DataError, match="line 2: '2024-13' is no month"):
+        folds.read_dates(tmp_path / "d.csv")
+
+
+def test_wrong_use_is_told() -> None:
+    with pytest.raises(UsageError, match=r"no generator 'fluks'\. The largest: "):
+        folds.folds(made_up(), "generator", only=["fluks"])
+    with pytest.raises(DataError, match="nothing can be left out"):
+        folds.folds(made_up(), "generator", least=500)
+
+
+def real_set(folder: Path) -> Path:
+    """Drawn pictures of three generators and twelve authentic sources."""
+    from PIL import Image
+
+    lines = ["file,label,split,source,generator"]
+    for i in range(60):
+        split = ("train", "train", "calibration", "calibration", "validation")[i % 5]
+        for synthetic, kind in ((False, "real"), (True, "fake")):
+            path = folder / kind / f"{i}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw(i, synthetic)).save(path, quality=90)
+            generator = ("one", "two", "three")[i % 3] if synthetic else ""
+            source = f"g{i % 9}" if synthetic else f"s{i % 12}"
+            lines.append(f"{kind}/{i}.jpg,{kind},{split},{source},{generator}")
+    (folder / "set.csv").write_text("\n".join(lines) + "\n")
+    return folder / "set.csv"
+
+
+def test_the_driver_trains_tests_and_goes_on(
+    tmp_path: Path, mai: Mai, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="training needs the extra 'train'")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "probe"))
+    monkeypatch.setenv("MAI_CACHE", str(tmp_path / "cache"))
+    words = ("bench", "leave-out", "probe", "--data", real_set(tmp_path), "--by", "generator", "--least", "10",
+             "--output", tmp_path / "out", "--workers", "0", "--threads", "1",
+             "--set", "backbone.name=python:odd_backbone:moody", "--set", "backbone.pool=mean",
+             "--set", "backbone.size_px=48", "--set", "backbone.whole_px=48", "--set", "head.draws=1",
+             "--set", "head.penalties=[10.0]")  # fmt: skip
+    planned = mai(*words, "--plan")
+    assert planned.code == 0, planned.err
+    assert len(planned.out.splitlines()) == 3
+    assert not (tmp_path / "out").exists()
+    ran = mai(*words)
+    assert ran.code == 0, ran.err
+    report = json.loads((tmp_path / "out/leave_out.json").read_text())
+    assert [fold["name"] for fold in report["folds"]] == ["one", "three", "two"] or report["n_folds"] == 3
+    for fold in report["folds"]:
+        assert fold["n_synthetic"] == 20, "all pictures of the generator, whatever split they stood in"
+        assert fold["auroc"][0] > 0.9, "waves and checks"
+        assert f"| {fold['name']} | 20 / " in ran.out
+        run = json.loads((tmp_path / "out" / fold["name"] / "run/run.json").read_text())
+        assert run["fit"]["n_pictures"] == fold["counts"]["train"]["images"]
+    assert "Mean AUROC" in ran.out
+    (tmp_path / "out/two/fold.json").unlink()
+    kept = (tmp_path / "out/one/fold.json").stat().st_mtime_ns
+    again = mai(*words, "--json")
+    assert again.code == 0, again.err
+    assert (tmp_path / "out/one/fold.json").stat().st_mtime_ns == kept, (
+        "a fold that is done is not trained again"
+    )
+    first, second = ({f["name"]: f["auroc"] for f in r["folds"]} for r in (report, json.loads(again.out)))
+    assert first == second
+    other = mai(*words, "--set", "head.folds=3")
+    assert (other.code, "holds a fold of another recipe" in other.err) == (2, True)
+    assert "--cutoff and --dates go with --by date" in mai(*words, "--cutoff", "2024-08").err
