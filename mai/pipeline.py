@@ -55,6 +55,7 @@ class ScanSettings:
     n_threads: int = 1
     thumbnails: bool = False
     cache: Path | None = None
+    synthetic_labels: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -119,6 +120,7 @@ class Scanner:
         n_threads: int = 1,
         thumbnails: bool = False,
         cache: Path | None = None,
+        synthetic_labels: Sequence[str] = (),
     ) -> None:
         """Load the detectors and check that the operating point can be had.
 
@@ -133,6 +135,7 @@ class Scanner:
             n_threads: threads of one inference session.
             thumbnails: put a small picture into each Record, for pages.
             cache: SQLite file in which evidence is kept by content; None: nothing is kept.
+            synthetic_labels: labels of `hub:` classifiers that mean synthetic, where their words do not say it.
 
         Raises:
             UsageError: a value out of range, an unknown name, a rate too small for the calibration set.
@@ -153,18 +156,22 @@ class Scanner:
             n_threads,
             thumbnails,
             cache,
+            tuple(synthetic_labels),
         )
         self.detectors: dict[str, Detector] = {}
         self.weights: dict[str, weights_room.Weights] = {}
         for name in names:
             own = given if given is not None and given.architecture == name else None
-            told = DetectorSettings(own.folder if own else None, n_threads, self.settings.trust)
+            told = DetectorSettings(
+                own.folder if own else None, n_threads, self.settings.trust, self.settings.synthetic_labels
+            )
             detector = base.load(name, told)
             self.detectors[name] = detector
             if detector.kind == "network":
                 if detector.weights is None:
                     raise WeightsError(f"The network '{name}' does not say which weights it uses.")
-                self.weights[name] = own or weights_room.load(detector.weights)
+                loaded = own or getattr(detector, "loaded", None)
+                self.weights[name] = loaded or weights_room.load(detector.weights)
         if given is not None and given.architecture not in self.weights:
             raise UsageError(
                 f"The weights {given.name} are for '{given.architecture}', which is not among the detectors "
@@ -184,7 +191,7 @@ class Scanner:
         keys: dict[str, str] = {}
         for name in self.detectors:
             own = self.weights.get(name)
-            made_of = f"{own.name}:{own.config_digest}" if own else ""
+            made_of = f"{own.name}:{own.config_digest}" if own else str(self.detectors[name].weights or "")
             keys[name] = f"{name}:{made_of}:{anchors if name == 'c2pa' else ''}:{code}"
         return keys
 

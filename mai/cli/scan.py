@@ -77,6 +77,13 @@ if TYPE_CHECKING:
     "--trust", type=click.Path(path_type=Path), metavar="FILE", help="PEM file of C2PA trust anchors."
 )
 @click.option(
+    "--synthetic-label",
+    "synthetic_labels",
+    multiple=True,
+    metavar="LABEL",
+    help="A label of hub:ORG/NAME that means synthetic, where its words do not say it (may be given again).",
+)
+@click.option(
     "--max-bytes", type=click.IntRange(1), metavar="N", help="Largest file, in bytes. Default: 64 MiB."
 )
 @click.option(
@@ -114,6 +121,7 @@ def command(
     fail_on: tuple[str, ...],
     weights: str | None,
     trust: Path | None,
+    synthetic_labels: tuple[str, ...],
     max_bytes: int | None,
     max_pixels: int | None,
     resume: bool,
@@ -155,6 +163,7 @@ def command(
         limits=limits,
         weights=weights,
         trust=trust,
+        synthetic_labels=synthetic_labels,
         thumbnails=form == "html",
         cache=None if no_cache else default_file(),
     )
@@ -208,7 +217,8 @@ def _may_be_replaced(output: Path) -> bool:
 def _for_resuming(scanner: Scanner, paths: tuple[str, ...]) -> dict[str, object]:
     """What two parts of one scan must share."""
     kept = {
-        name: getattr(scanner.settings, name) for name in ("detectors", "fpr", "threshold", "prior", "limits")
+        name: getattr(scanner.settings, name)
+        for name in ("detectors", "fpr", "threshold", "prior", "limits", "synthetic_labels")
     }
     weights = {name: own.config_digest for name, own in scanner.weights.items()}
     trust = scanner.settings.trust

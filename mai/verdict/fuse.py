@@ -20,6 +20,7 @@ from mai.errors import WeightsError
 from mai.measure.calibrate import Calibration, OperatingTable
 from mai.types import Evidence
 from mai.weights import FOLDER, Weights
+from mai.weights.user import fusion_file
 
 
 class Measured(Protocol):
@@ -96,17 +97,18 @@ def key(names: Sequence[str]) -> str:
 
 
 def load_fusions(path: Path | None = None) -> dict[str, Fusion]:
-    """Read the fitted fusions that ship, none if the file is not there.
+    """Read the fitted fusions that ship and those that `mai calibrate` made here, none if there are no such files.
 
     Args:
-        path: a fusion.json in place of the shipped one. An object of `key -> {"coefficients": {name: factor},
+        path: a fusion.json in place of these. An object of `key -> {"coefficients": {name: factor},
             "offset": x, "thresholds": OperatingTable.to_dict(), "default": {"fpr": r, "fnr": r},
             "sha256": {name: hex}}`.
 
     Raises:
         WeightsError: the file cannot be read as fusions.
     """
-    path = path or FOLDER / "fusion.json"
+    if path is None:
+        return {**load_fusions(FOLDER / "fusion.json"), **load_fusions(fusion_file())}
     if not path.exists():
         return {}
     try:
