@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mai.probe.recipe import ProbeRecipe
 from mai.training.recipe import Recipe
 
 PAGE = Path(__file__).parent / "training.md"
@@ -40,10 +41,20 @@ def keys(cls: type = Recipe, table: str = "") -> Iterator[tuple[str, str, str]]:
             yield f"{table}{f.name}", default, sentences[f.name]
 
 
+def all_keys() -> Iterator[tuple[str, str, str]]:
+    """Keys of the shared recipes, then those that only the probe's have."""
+    shared = list(keys())
+    yield from shared
+    known = {key for key, _, _ in shared}
+    for key, default, sentence in keys(ProbeRecipe):
+        if key not in known:
+            yield key, default, f"(probe) {sentence}"
+
+
 def page() -> str:
     """The text of docs/training.md with its table made anew."""
     lines = ["| key | default | means |", "|---|---|---|"]
-    lines += [f"| `{key}` | {default} | {sentence} |" for key, default, sentence in keys()]
+    lines += [f"| `{key}` | {default} | {sentence} |" for key, default, sentence in all_keys()]
     before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
     return before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2]
 

@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 # What tests scan must not come from what a person scanned before, nor go there.
+os.environ["MAI_DATA"] = tempfile.mkdtemp(prefix="mai-tests-data-")
 os.environ["MAI_CACHE"] = tempfile.mkdtemp(prefix="mai-tests-")
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -115,7 +115,7 @@ def _trained(plan: Plan, labelled: LabelledSet, fold: Fold, folder: Path) -> Wei
     output = folder / "weights"
     if architecture.export is not None:
         return architecture.export(ExportOrder(run_folder, calibration, output, "0.0"))
-    return shipping.export_run(architecture, run_folder, calibration, output, "0.0")
+    return shipping.export_run(architecture, [run_folder], calibration, output, "0.0")
 
 
 def _tested(weights: Weights, fold: Fold, n_draws: int) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class NetworkScorer:
         from mai import weights as weights_on_disk
         from mai.detectors._network import read_plan
         from mai.verdict.decide import Policy, thresholds
-        from mai.weights.session import Session
+        from mai.weights.session import open_session
 
         weights = weights_on_disk.load(folder or weights_on_disk.latest(name))
         point = thresholds(weights, Policy())
@@ -84,7 +84,7 @@ class NetworkScorer:
             name,
             weights,
             read_plan(weights.preprocessing),
-            Session(weights),
+            open_session(weights),
             key,
             point.synthetic,
             point.authentic,

@@ -62,11 +62,24 @@ def command(
     from mai.training.shipping import export_run
 
     architecture = architectures.load(arch)
+    name = f"{arch}_v{version.replace('.', '_')}"
+    if architecture.export is not None:
+        if len(runs) > 1 or which != "best":
+            raise click.UsageError(f"A run of {arch} has one checkpoint, and several are not averaged.")
+        require("torch", "train", "Exporting")
+        seed = checkpoint.load(runs[0] / "best.pt")["recipe"]["run"]["seed"]
+        own = assign_splits(read_set(data), seed=seed)
+        made = architecture.export(
+            architectures.ExportOrder(runs[0], own, output or runs[0] / name, version, overrides)
+        )
+        click.echo(
+            f"{made.folder}: {made.name}. Try: mai scan PATH --detectors {arch} --weights {made.folder}"
+        )
+        return
     values = config.to_dict(architecture.plan)
     for text in overrides:
         config.override(values, text)
     plan = config.build(ViewPlan, values, where="view plan")
-    name = f"{arch}_v{version.replace('.', '_')}"
     require("torch", "train", "Exporting")
     # The run's own split: with another seed, pictures that it was trained on would be calibrated on.
     seed = checkpoint.load(runs[0] / f"{which}.pt")["recipe"]["run"]["seed"]

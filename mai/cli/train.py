@@ -38,7 +38,7 @@ def command(
     workers: int | None,
     threads: int | None,
 ) -> None:
-    """Train ARCH (resnet, pixel) on labelled pictures.
+    """Train ARCH (resnet, pixel, probe) on labelled pictures.
 
     Rows without a split are split by source, or by groups of near-duplicates. Everything that came of the run lies in
     the run folder; `mai export ARCH RUN --data DATA` makes weights of it that `mai scan --weights` takes.
@@ -51,28 +51,27 @@ def command(
     from mai.training import architectures
     from mai.training.job import Job
     from mai.training.loop import train
-    from mai.training.recipe import Recipe
 
     architecture = architectures.load(arch)
     torch = require("torch", "train", "Training")
-    plan = config.read(Recipe, architectures.recipe_file(architecture, recipe), overrides)
+    plan = config.read(architecture.recipe, architectures.recipe_file(architecture, recipe), overrides)
     if plan.architecture != arch:
         raise click.UsageError(f"The recipe is for '{plan.architecture}', not for '{arch}'.")
     if threads:
         torch.set_num_threads(threads)
     labelled = assign_splits(read_set(data), seed=plan.run.seed)
-    store = open_store(labelled)
     folder = output or Path("runs") / arch
-    best = train(
-        Job(
+    if architecture.train is not None:
+        best = architecture.train(architectures.TrainOrder(plan, labelled, folder, resume, workers))
+    else:
+        job = Job(
             recipe=plan,
             build=lambda: architecture.build(plan),
-            store=store,
+            store=open_store(labelled),
             fingerprint=labelled.fingerprint,
             data=labelled.name,
             output=folder,
             n_workers=workers,
-        ),
-        resume=resume,
-    )
+        )
+        best = train(job, resume=resume)
     click.echo(f"Best checkpoint: {best}. Next: mai export {arch} {folder} --data {data}")

@@ -16,7 +16,7 @@ from mai.detectors.base import DetectorSettings, Kind, Needs
 from mai.errors import WeightsError
 from mai.images.views import ViewPlan, by_side, native_boxes, native_views, whole_boxes, whole_views
 from mai.types import Evidence, HeatMap, Image
-from mai.weights.session import Session
+from mai.weights.session import open_session
 
 if TYPE_CHECKING:
     from mai.types import Pixels
@@ -44,7 +44,7 @@ class NetworkDetector:
             )
         self.weights: str | None = self.loaded.name
         self.plan = read_plan(self.loaded.preprocessing)
-        self.session = Session(self.loaded, settings.n_threads)
+        self.session = open_session(self.loaded, settings.n_threads)
 
     def look(self, images: Sequence[Image]) -> list[Evidence]:
         """One Evidence an image; all their views run as one batch."""

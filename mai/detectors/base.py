@@ -3,13 +3,16 @@
     class Detector:
         name = "resnet"
         needs = "pixels"                 # or "bytes": looks at Image.data, the pixels are not decoded for it
-        kind = "network"                 # or "statement": says something about the file, has no logit
+        kind = "network"                 # or "statement": says something about the file, has no logit;
+                                     # or "uncalibrated": has a logit and no score, is shown and not weighed
         def __init__(self, settings: DetectorSettings) -> None: ...
         weights: str | None
         def look(self, images: Sequence[Image]) -> list[Evidence]: ...
 
 `look` returns one Evidence for each image, in order, and raises nothing for a bad image: it answers with
 status `failed` and a note. Detectors never import one another and never decide.
+
+`hub:ORG/NAME` and `hub:FOLDER` are detectors too: any image classifier of transformers (_hub.py).
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from mai.errors import UnknownNameError
 from mai.types import Evidence, Image
 
 Needs = Literal["bytes", "pixels"]
-Kind = Literal["network", "statement"]
+Kind = Literal["network", "statement", "uncalibrated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,13 @@ class DetectorSettings:
         weights: a folder of weights in place of the shipped ones.
         n_threads: threads of one inference session.
         trust: PEM file of C2PA trust anchors in place of the bundled list.
+        synthetic_labels: labels of a `hub:` classifier that mean synthetic, where their words do not say it.
     """
 
     weights: Path | None = None
     n_threads: int = 1
     trust: Path | None = None
+    synthetic_labels: tuple[str, ...] = ()
 
 
 class Detector(Protocol):
@@ -72,6 +77,10 @@ def load(name: str, settings: DetectorSettings | None = None) -> Detector:
         WeightsError: its weights are missing or damaged.
         MissingExtraError: a package that it needs is not installed.
     """
+    if name.startswith("hub:"):
+        from mai.detectors._hub import HubDetector
+
+        return HubDetector(name, settings or DetectorSettings())
     if name not in names():
         raise UnknownNameError("detector", name, names())
     module = importlib.import_module(f"mai.detectors.{name}")

@@ -176,9 +176,9 @@ def _write(folder: Path, values: Mapping[str, Any]) -> None:
 
 def session_logits(weights: Weights, n_threads: int = 0) -> evaluation.Logits:
     """The weights' network as a function of views; n_threads 0: all processors."""
-    from mai.weights.session import Session
+    from mai.weights.session import open_session
 
-    return Session(weights, n_threads or n_cpus()).logits
+    return open_session(weights, n_threads or n_cpus()).logits
 
 
 def split_rows(labelled: LabelledSet, split: str | None, views: tuple[str, ...] | None = None) -> list[Any]:
@@ -244,7 +244,7 @@ def card(values: Mapping[str, Any]) -> str:
         "",
         f"Trained on {trained['data']} (fingerprint {trained['fingerprint'][:16]}), {_runs(trained)}, "
         f"MAI {trained['versions']['mai']}, torch {trained['versions']['torch']}. "
-        f"ONNX against PyTorch: {values['onnx_difference']:.1e}. sha256 {values['sha256'][:16]}.",
+        f"{_exported(values)} sha256 {values['sha256'][:16]}.",
         "",
     ]
     table = values["thresholds"]
@@ -255,7 +255,7 @@ def card(values: Mapping[str, Any]) -> str:
         "",
     ]
     if measured:
-        chosen = "The epoch that ships was chosen by the validation AUROC."
+        chosen = trained.get("chosen", "The epoch that ships was chosen by the validation AUROC.")
         if trained.get("checkpoint") == "last":
             chosen = "The last epoch ships."
         lines += _figures(measured, values["architecture"], chosen)
@@ -264,12 +264,20 @@ def card(values: Mapping[str, Any]) -> str:
 
 def _runs(trained: Mapping[str, Any]) -> str:
     """The runs behind the weights: `9 epochs, seed 0`, or `the average of 2 runs (8 and 8 epochs, seeds 0 and 1)`."""
+    if "how" in trained:
+        return str(trained["how"])
     runs = [trained, *trained.get("averaged", [])]
     epochs = " and ".join(str(run["epoch"]) for run in runs)
     seeds = " and ".join(str(run["recipe"]["run"]["seed"]) for run in runs)
     if len(runs) == 1:
         return f"{epochs} epochs, seed {seeds}"
     return f"the average of {len(runs)} runs ({epochs} epochs, seeds {seeds})"
+
+
+def _exported(values: Mapping[str, Any]) -> str:
+    if values["onnx_difference"] is None:
+        return "The backbone stays with torch; it is not in this folder."
+    return f"ONNX against PyTorch: {values['onnx_difference']:.1e}."
 
 
 def _figures(measured: Mapping[str, Any], architecture: str, chosen: str) -> list[str]:

@@ -55,11 +55,11 @@ class Weights:
 
     @property
     def model(self) -> Path:
-        """Path of the ONNX file."""
-        return self.folder / "model.onnx"
+        """Path of the network's file: ONNX, or what its engine reads (`engine` and `file` in config.json)."""
+        return self.folder / str(self.config.get("file", "model.onnx"))
 
     def model_bytes(self) -> bytes:
-        """The ONNX file's bytes, checked against the hash that config.json states.
+        """The network file's bytes, checked against the hash that config.json states.
 
         Raises:
             WeightsError: the file is missing or is not the one that the card speaks of.

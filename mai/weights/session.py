@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,46 @@ from mai.errors import WeightsError
 
 if TYPE_CHECKING:
     from mai.weights import Weights
+
+
+class Runs(Protocol):
+    """A network ready to run: a Session, or what an architecture's own engine makes."""
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names of what it gives: `logit`, and `patches` where it has a map."""
+        ...
+
+    def run(self, views: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Logits (B,) and the map of patch logits (B, h, w) or None, of uint8 RGB views (B, S, S, 3)."""
+        ...
+
+    def logits(self, views: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits float32 (B,) of uint8 views (B, S, S, 3)."""
+        ...
+
+
+def open_session(weights: Weights, n_threads: int = 1) -> Runs:
+    """Make weights ready to run: by onnxruntime, or by torch where config.json says `"engine": "torch"`.
+
+    Raises:
+        WeightsError: they are damaged, or of an engine that this MAI does not know.
+        MissingExtraError: the engine's package is not installed.
+    """
+    engine = weights.config.get("engine", "onnx")
+    if engine == "onnx":
+        return Session(weights, n_threads)
+    if engine != "torch" or not weights.architecture.isidentifier():
+        raise WeightsError(
+            f"The weights {weights.name} need an engine {engine!r}, which this MAI does not know."
+        )
+    try:
+        module = importlib.import_module(f"mai.{weights.architecture}.session")
+    except ModuleNotFoundError as error:
+        raise WeightsError(
+            f"The weights {weights.name} are of '{weights.architecture}', which has no session of its own."
+        ) from error
+    return cast(Runs, module.TorchSession(weights, n_threads))
 
 
 class Session:
