@@ -4,6 +4,7 @@
     python:MODULE:FUNCTION           a function uint8 RGB (H, W, 3) -> float
     onnx:FILE.onnx                   a network with FILE.toml beside it that says how pictures are prepared
     transformers:ORG/NAME or FOLDER  an image-classification model
+    hub:ORG/NAME or FOLDER           the same as `mai scan` asks it: with its calibration, if `mai calibrate` made one
     NAME='command'                   (--external) another program: paths on stdin, `path<TAB>score` on stdout
 
 A network of MAI gives logits, calibrated with what ships beside it; others' numbers are taken as scores, and are
@@ -167,6 +168,8 @@ def load(spec: str) -> Scorer:
         return _onnx(Path(spec.removeprefix("onnx:")))
     if spec.startswith("transformers:"):
         return _transformers(spec.removeprefix("transformers:"))
+    if spec.startswith("hub:"):
+        return _hub(spec)
     from mai import weights as weights_on_disk
     from mai.detectors import base
 
@@ -268,6 +271,25 @@ def _onnx(path: Path) -> FunctionScorer:
 
     digest = hashlib.sha256(path.read_bytes() + path.with_suffix(".toml").read_bytes()).hexdigest()[:16]
     return FunctionScorer(path.stem, f"onnx:{digest}", function, how.threshold)
+
+
+def _hub(spec: str) -> FunctionScorer:
+    """A `hub:` detector at its own thresholds; uncalibrated, its own word from 0.5 on."""
+    from mai.detectors._hub import HubDetector
+    from mai.detectors.base import DetectorSettings
+    from mai.measure.calibrate import Calibration
+    from mai.verdict.decide import Policy, thresholds
+
+    detector = HubDetector(spec, DetectorSettings())
+    own = detector.loaded
+    calibration = own.calibration if own else Calibration(1.0, 0.0)
+    key = f"{spec}:{detector.sha256}:{own.config_digest if own else ''}"
+    scorer = FunctionScorer(spec, key, lambda pixels: calibration.score(detector.logit(pixels)))
+    if own:
+        point = thresholds(own, Policy())
+        assert point.synthetic is not None  # the default operating point has both
+        scorer.threshold, scorer.authentic = point.synthetic, point.authentic
+    return scorer
 
 
 SYNTHETIC_WORDS = ("synthetic", "fake", "ai", "artificial", "generated", "ai-generated", "deepfake", "aigc")

@@ -73,7 +73,7 @@ def command(
     if not detector.startswith("hub:"):
         if synthetic_labels:
             raise click.UsageError("--synthetic-label is for hub:ORG/NAME; a network of MAI has one output.")
-        _network(detector, labelled, output)
+        _network(detector, labelled, output, protocol, threads)
         return
     if output:
         raise click.UsageError(
@@ -89,41 +89,55 @@ def command(
     )
 
 
-def _network(name: str, labelled: LabelledSet, output: Path | None) -> None:
-    """A copy of the weights with calibration, thresholds and figures of this set."""
+def _network(name: str, labelled: LabelledSet, output: Path | None, protocol: Any, threads: int) -> None:
+    """A copy of the weights with calibration and thresholds of this set."""
     import shutil
     import tempfile
-    from dataclasses import replace
 
     from mai import weights as weights_on_disk
+    from mai.detectors import base
+    from mai.detectors.base import DetectorSettings
     from mai.errors import UsageError
-    from mai.training import shipping
-    from mai.verdict.learn import rows_for
+    from mai.verdict import learn
 
     loaded = weights_on_disk.load(Path(name) if Path(name).is_dir() else name)
-    rows_for(labelled)  # refuses a set whose splits have none for it
-    if not any(row.split for row in labelled.rows):
-        rows = tuple(replace(row, split="calibration") for row in labelled.rows)
-        labelled = replace(labelled, rows=rows)
     folder = output or Path(f"{loaded.name}-calibrated")
     if folder.exists():
         raise UsageError(f"'{folder}' exists. Give another --output.")
-    loaded.model_bytes()
+    detector = base.load(loaded.architecture, DetectorSettings(loaded.folder, threads))
+    rows, part = learn.rows_for(labelled)
+    looked = learn.look([detector], rows, protocol)
+    _tell_broken(looked)
+    told = f"{labelled.name}, {part}, {protocol} protocol, {len(set(looked.sources))} sources"
+    kept = {key: value for key, value in loaded.config.items() if key != "measured"}  # at other thresholds
+    logits = looked.logits[detector.name]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as making:
         made = Path(making) / "weights"
         made.mkdir()
         shutil.copyfile(loaded.model, made / loaded.model.name)
-        kept = {
-            k: v
-            for k, v in loaded.config.items()
-            if k not in ("calibration", "thresholds", "default", "measured")
-        }
-        shipping.calibrate_folder(made, kept, labelled)
+        _write_json(made / "config.json", {**kept, **learn.calibrated(logits, looked.labels, told)})
+        own = weights_on_disk.load(made)
+        lines = [
+            f"# {loaded.name}, calibrated on {labelled.name}",
+            "",
+            _separates(loaded.name, logits, looked) + ".",
+        ]
+        lines += ["", _thresholds(own), "", "What follows is the card of the weights as they were.", ""]
+        card = loaded.folder / "README.md"
+        text = card.read_text("utf-8", "replace") if card.is_file() else ""
+        (made / "README.md").write_text("\n".join(lines) + "\n" + text, "utf-8")
         made.rename(folder)
-    found = weights_on_disk.load(folder)
-    click.echo(_thresholds(found))
+    click.echo(_separates(loaded.name, logits, looked))
+    click.echo(_thresholds(own))
     click.echo(f"Written: {folder}. Use it: mai scan PATH --weights {folder}")
+
+
+def _tell_broken(looked: Looked) -> None:
+    from mai.report.escape import visible
+
+    for file, sentence in looked.broken.items():
+        click.echo(visible(f"left out: {file}: {sentence}"), err=True)
 
 
 def _hub(
@@ -147,8 +161,7 @@ def _hub(
     beside = [base.load(other.strip(), DetectorSettings(n_threads=threads)) for other in others]
     rows, part = learn.rows_for(labelled)
     looked = learn.look([detector, *beside], rows, protocol)
-    for file, sentence in looked.broken.items():
-        click.echo(f"left out: {file}: {sentence}", err=True)
+    _tell_broken(looked)
     told = f"{labelled.name}, {part}, {protocol} protocol, {len(set(looked.sources))} sources"
     values = {
         "format": weights_on_disk.FORMAT,

@@ -13,11 +13,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import mai
-from mai.errors import TrainingError, UnknownNameError, UsageError, require
+from mai.errors import TrainingError, UnknownNameError, UsageError, WeightsError, require
 
 if TYPE_CHECKING:
     import torch
@@ -26,11 +27,25 @@ if TYPE_CHECKING:
 
 FOLDER = Path(mai.__file__).parent
 OTHERS = ("hub", "timm", "python")
+TRUST = "MAI_TRUST_BACKBONE"
+"""Environment variable: the one `python:` backbone that weights and runs from elsewhere may call."""
 
 
 def providers() -> list[str]:
     """Architectures that offer their trunk."""
     return sorted(path.parent.name for path in FOLDER.glob("*/backbone.py"))
+
+
+def refuse_code(name: str, where: str) -> None:
+    """Weights and runs are anybody's files; they may not choose code to run, unless a person has said so.
+
+    Raises:
+        WeightsError: the backbone is a Python function that MAI_TRUST_BACKBONE does not name.
+    """
+    if name.startswith("python:") and os.environ.get(TRUST) != name:
+        raise WeightsError(
+            f"{where} asks to run Python code, '{name}'. If it is yours, say so: {TRUST}={name}"
+        )
 
 
 def load(plan: BackbonePlan) -> torch.nn.Module:

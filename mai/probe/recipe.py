@@ -49,7 +49,7 @@ class HeadPlan:
         whole_share: weight of whole views in the fit (the others native crops).
     """
 
-    penalties: tuple[float, ...] = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
+    penalties: tuple[float, ...] = (30000.0, 10000.0, 3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0)
     folds: int = 5
     source_power: float = 0.5
     draws: int = 2

@@ -38,6 +38,7 @@ class TorchSession:
 
         weights.model_bytes()  # checks the hash
         plan = configuration.build(BackbonePlan, weights.config["trained"]["recipe"]["backbone"])
+        backbones.refuse_code(plan.name, str(weights.folder))
         backbone = backbones.load(plan)
         wanted = weights.config["backbone"]["sha256"]
         if state_digest(backbone) != wanted:

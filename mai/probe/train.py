@@ -177,9 +177,11 @@ def restore(state: Mapping[str, Any], source: str) -> torch.nn.Module:
     """
     import torch
 
+    from mai.probe import backbones
     from mai.training.hub import state_digest
 
     recipe = configuration.build(ProbeRecipe, state["recipe"])
+    backbones.refuse_code(recipe.backbone.name, source)
     probe = build(recipe)
     digest = state_digest(probe.backbone)
     if digest != state["backbone"]:

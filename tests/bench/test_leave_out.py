@@ -134,6 +134,7 @@ def test_the_driver_trains_tests_and_goes_on(
     pytest.importorskip("torch", reason="training needs the extra 'train'")
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "probe"))
     monkeypatch.setenv("MAI_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MAI_TRUST_BACKBONE", "python:odd_backbone:moody")
     words = ("bench", "leave-out", "probe", "--data", real_set(tmp_path), "--by", "generator", "--least", "10",
              "--output", tmp_path / "out", "--workers", "0", "--threads", "1",
              "--set", "backbone.name=python:odd_backbone:moody", "--set", "backbone.pool=mean",

@@ -350,3 +350,23 @@ def test_no_network_and_offline_are_told(tmp_path: Path) -> None:
     assert closed.startswith("WeightsError 'org/name' is not on this machine and the hub cannot be reached.")
     (offline,) = ask_hub(tmp_path, "hub:org/name", HF_HUB_OFFLINE="1")
     assert offline.startswith("WeightsError 'org/name' is not on this machine and HF_HUB_OFFLINE is set.")
+
+
+def test_the_benchmark_asks_it_as_a_scan_does(at_home: Path, mai: Mai) -> None:
+    from mai.bench import scorers
+
+    bare = scorers.load("hub:vit")
+    assert (bare.threshold, bare.authentic) == (0.5, None)
+    assert mai("calibrate", "hub:vit", "--data", "set", "--with", "").code == 0
+    own = scorers.load("hub:vit")
+    assert own.key != bare.key
+    scanner = Scanner(["hub:vit"])
+    image = decoding.decode(
+        decoding.from_bytes((at_home / "set/calibration/fake/0.png").read_bytes(), "0.png")
+    )
+    assert image.pixels is not None
+    assert own.raw(image.pixels, None) == pytest.approx(
+        scanner.scan("set/calibration/fake/0.png").score, abs=1e-5
+    )
+    assert scanner.thresholds is not None
+    assert own.threshold == scanner.thresholds.synthetic

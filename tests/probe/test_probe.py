@@ -163,6 +163,9 @@ def test_a_backbone_without_onnx_runs_on_torch(
 ) -> None:
     moody = [word.replace(":colours", ":moody") for word in COLOURS]
     assert mai("train", "probe", "--data", "set", "--output", "moody", *moody).code == 0
+    refused = mai("export", "probe", "moody", "--data", "set")
+    assert (refused.code, "asks to run Python code, 'python:odd_backbone:moody'" in refused.err) == (1, True)
+    monkeypatch.setenv("MAI_TRUST_BACKBONE", "python:odd_backbone:moody")
     exported = mai("export", "probe", "moody", "--data", "set")
     assert exported.code == 0, exported.err
     assert "cannot be exported to ONNX" in exported.err
@@ -179,6 +182,10 @@ def test_a_backbone_without_onnx_runs_on_torch(
     config = json.loads((home / "config.json").read_text())
     config["trained"]["recipe"]["backbone"]["name"] = "python:odd_backbone:changed"
     (home / "config.json").write_text(json.dumps(config))
+    refused = mai(*words)
+    assert refused.code == 1
+    assert "asks to run Python code, 'python:odd_backbone:changed'" in refused.err, "nobody trusted that one"
+    monkeypatch.setenv("MAI_TRUST_BACKBONE", "python:odd_backbone:changed")
     refused = mai(*words)
     assert refused.code == 1
     assert "were fitted on another 'python:odd_backbone:changed'" in refused.err
