@@ -37,7 +37,9 @@ def shipped_form(model: torch.nn.Module) -> torch.nn.Module:
     return folded
 
 
-def export(model: torch.nn.Module, outputs: list[str], sides: Sequence[int], path: Path) -> float:
+def export(
+    model: torch.nn.Module, outputs: list[str], sides: Sequence[int], path: Path, limit: float = 1e-4
+) -> float:
     """Write the ONNX file and check it against PyTorch.
 
     Args:
@@ -45,12 +47,13 @@ def export(model: torch.nn.Module, outputs: list[str], sides: Sequence[int], pat
         outputs: names of what it returns.
         sides: the S that it will be given; with more than one, S is free in the ONNX file.
         path: file to write.
+        limit: largest difference of logits allowed.
 
     Returns:
         Largest absolute difference of logits between PyTorch and onnxruntime on random views.
 
     Raises:
-        TrainingError: they differ by more than 1e-4.
+        TrainingError: they differ by more than the limit.
     """
     import torch
 
@@ -87,8 +90,10 @@ def export(model: torch.nn.Module, outputs: list[str], sides: Sequence[int], pat
             wanted = model(views)
         wanted = wanted[0] if isinstance(wanted, tuple) else wanted
         difference = max(difference, float(np.abs(got - wanted.numpy()).max()))
-    if difference > 1e-4:
-        raise TrainingError(f"The exported network differs from PyTorch by {difference:.2e} (limit 1e-4).")
+    if difference > limit:
+        raise TrainingError(
+            f"The exported network differs from PyTorch by {difference:.2e} (limit {limit:g})."
+        )
     return difference
 
 
