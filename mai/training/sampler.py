@@ -2,10 +2,13 @@
 
 Half of every batch is synthetic. In a class a source's pictures weigh n^-power each, so that a source of n pictures
 has n^(1 - power) of the draws: at power 0.5 a source of 400 is drawn 10 times as often as one of 4, not 100 times.
+
+The members of a pair get the same augmentation: the n-th draw of one in an epoch has the seed of the n-th of the other.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mai.data.labelled import pair_of
 from mai.data.store import Store
 from mai.errors import DataError
 
@@ -66,6 +70,10 @@ class BalancedSampler:
                 pictures.setdefault(row.image, {}).setdefault(view.kind, []).append(number)
                 facts[row.image] = (row.label, row.source or row.image)
         self.pictures = [pictures[name] for name in sorted(pictures)]
+        self.pairs = [
+            None if (pair := pair_of(name)) is None else zlib.crc32(pair.encode("utf-8", "replace"))
+            for name in sorted(pictures)
+        ]
         known = [facts[name] for name in sorted(pictures)]
         self.labels = np.array([label for label, _ in known], np.int64)
         size = Counter(known)
@@ -91,6 +99,7 @@ class BalancedSampler:
             )
         ]
         batches: list[list[Draw]] = []
+        drawn: Counter[int] = Counter()
         for b in range(n_batches):
             picks = np.concatenate([columns[0][b * (batch_size - half) :][: batch_size - half],
                                     columns[1][b * half :][:half]])  # fmt: skip
@@ -98,12 +107,13 @@ class BalancedSampler:
             chances = rng.random(len(picks))
             if self.kinds_apart:
                 chances[:] = chances[0]
-            batches.append(
-                [
-                    self._draw(int(p), chance, (self.seed, epoch, b, i))
-                    for i, (p, chance) in enumerate(zip(picks, chances, strict=True))
-                ]
-            )
+            batch = []
+            for i, (picture, chance) in enumerate(zip(map(int, picks), chances, strict=True)):
+                pair = self.pairs[picture]
+                place = (b, i) if pair is None else (pair, drawn[picture])
+                drawn[picture] += 1
+                batch.append(self._draw(picture, chance, (self.seed, epoch, *place)))
+            batches.append(batch)
         return batches
 
     def _draw(self, picture: int, chance: float, seed: tuple[int, ...]) -> Draw:

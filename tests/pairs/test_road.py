@@ -165,6 +165,34 @@ def test_members_of_a_pair_are_seen_through_the_same_draws(pairs: Path) -> None:
         assert (facts[0].quality, facts[0].subsampling) == (facts[1].quality, facts[1].subsampling)
 
 
+def test_training_changes_both_members_alike(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mai.data.labelled import pair_of
+    from mai.data.store import open_store
+    from mai.training.sampler import BalancedSampler
+
+    monkeypatch.setenv("MAI_CACHE", str(tmp_path))
+    store_of_views = open_store(read_set(pairs), n_workers=1, quiet=True)
+    sampler = BalancedSampler(
+        store_of_views, range(len(store_of_views.rows)), seed=3, power=0.5, whole_share=0.5
+    )
+    seeds: dict[str, dict[int, list[tuple[int, ...]]]] = {}
+    for draw in (draw for batch in sampler.epoch(0, 30, 8) for draw in batch):
+        image = store_of_views.rows[store_of_views.views[draw.view].row].image
+        seeds.setdefault(str(pair_of(image)), {0: [], 1: []})[draw.label].append(draw.seed)
+    n_shared = 0
+    for own in seeds.values():
+        n = min(len(own[0]), len(own[1]))
+        assert own[0][:n] == own[1][:n]
+        assert len(set(own[0])) == len(own[0]), "no two draws of one picture are the same"
+        n_shared += n
+    assert n_shared > 50
+    assert len({seed for own in seeds.values() for seed in own[0]}) == sum(
+        len(own[0]) for own in seeds.values()
+    )
+
+
 def test_splits_keep_members_together(pairs: Path) -> None:
     from mai.data.split import assign_splits
 
