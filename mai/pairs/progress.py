@@ -32,6 +32,7 @@ class PassState:
         statuses: rows in finished parts by status.
         n_working: shards that a live worker has.
         n_in_work: rows that those have done.
+        n_kept: rows of parts that were interrupted, kept for the next run.
         rows_per_s: over the last parts; None if nothing is known.
         seconds_left: at that rate.
         cost: in US dollars so far.
@@ -45,6 +46,7 @@ class PassState:
     statuses: Counter[str] = field(default_factory=Counter)
     n_working: int = 0
     n_in_work: int = 0
+    n_kept: int = 0
     rows_per_s: float | None = None
     seconds_left: float | None = None
     cost: float = 0.0
@@ -93,6 +95,11 @@ def state_of(folder: Path, name: str, seen: dict[str, dict[str, Any]] | None = N
 
 
 def _add_workers(state: PassState, folder: Path, name: str) -> None:
+    for partial in (folder / "work").glob(f"{name}-*.partial"):
+        try:
+            state.n_kept += sum(store.counts_of(partial)["statuses"].values())
+        except MaiError:
+            continue  # taken up again this moment
     place = folder / "work" / f"leases-{name}"
     if not place.is_dir() or state.is_done:
         return
@@ -141,6 +148,8 @@ def text(states: dict[str, PassState]) -> str:
         )
         if state.n_working:
             line += f", {state.n_working} in work (+{state.n_in_work:,} rows)"
+        elif state.n_kept and not state.is_done:
+            line += f", {state.n_kept:,} rows of interrupted parts are kept"
         if state.rows_per_s is not None and state.seconds_left is not None:
             line += f", {state.rows_per_s:.2g} rows/s, {duration(state.seconds_left)} left"
         lines.append(line)
@@ -157,7 +166,8 @@ def as_json(states: dict[str, PassState]) -> str:
     told = {
         name: {
             "parts": s.n_parts, "shards": s.n_shards, "rows": s.n_rows, "rows_in_all": s.n_all,
-            "statuses": dict(s.statuses), "in_work": s.n_working, "rows_per_second": s.rows_per_s,
+            "statuses": dict(s.statuses), "in_work": s.n_working,
+            "rows_kept": s.n_kept, "rows_per_second": s.rows_per_s,
             "seconds_left": s.seconds_left, "cost": round(s.cost, 4), "damaged": s.damaged, "done": s.is_done,
         }
         for name, s in states.items()

@@ -19,6 +19,7 @@ from mai.jobs.leases import LeaseLostError, Leases
 from mai.jobs.parts import give_name, temporary
 from mai.jobs.work import work
 from mai.pairs import registry, store
+from mai.pairs.progress import state_of
 from mai.pairs.run import CaptionTask
 from mai.pairs.settings import Settings, stored_mix
 from mai.pairs.start import begin, begin_generating, make_plan
@@ -134,6 +135,7 @@ def test_ctrl_c_finishes_the_row_and_the_next_run_goes_on_from_it(tmp_path: Path
     partial = folder / "work" / "generate-00000.partial"
     done = {row["id"]: row["synthetic"] for row in store.read_rows(partial)}
     assert 1 <= len(done) < 60
+    assert state_of(folder, "generate").n_kept == len(done)
     assert work(folder, task(folder, 0.0)).n_left == 0
     again = {row["id"]: row["synthetic"] for row in store.rows_of(folder, only_pairs=False)}
     assert len(again) == 60
