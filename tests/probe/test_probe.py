@@ -105,7 +105,7 @@ def test_the_exported_probe_is_the_fitted_one(at_home: Path) -> None:
         assert np.abs(session.logits(views) - wanted).max() < 0.1
 
 
-@pytest.mark.parametrize("kind", ["dinov3", "convnext"])
+@pytest.mark.parametrize("kind", ["dinov3", pytest.param("convnext", marks=pytest.mark.soak)])
 def test_a_transformers_backbone(at_home: Path, mai: Mai, kind: str) -> None:
     pytest.importorskip("transformers", reason="needs the extra 'vlm'")
     import small_models
@@ -123,6 +123,38 @@ def test_a_transformers_backbone(at_home: Path, mai: Mai, kind: str) -> None:
                   "--weights", f"run-{kind}/probe_v1_0")  # fmt: skip
     assert scanned.code == 0, scanned.err
     assert all(row["score"] is not None for row in rows_of(scanned))
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_features"),
+    [
+        ("vit", 32),
+        ("swin", 16),
+        ("convnext", 20),
+        ("siglip", 16),
+        ("clip", 32),
+        ("dinov2", 32),
+        ("dinov3", 32),
+    ],
+)
+def test_features_of_each_kind(at_home: Path, kind: str, n_features: int) -> None:
+    """A class token and the mean of the places where there is one, else the mean; each view alone gives the same."""
+    pytest.importorskip("transformers", reason="needs the extra 'vlm'")
+    import small_models
+
+    from mai.probe import backbones
+    from mai.probe.recipe import BackbonePlan
+
+    backbone = backbones.load(
+        BackbonePlan(str(small_models.save(at_home / f"kind-{kind}", kind, head=False)))
+    )
+    views = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8))
+    with torch.inference_mode():
+        together, alone = backbone(views), backbone(views[1:2])
+    assert together.shape == (3, n_features)
+    assert backbone.n_features == n_features
+    assert torch.allclose(together[1:2], alone, atol=1e-5)
+    assert not torch.allclose(together[0], together[1], atol=1e-3), "it looks at the picture"
 
 
 def test_hidden_layers_are_joined(at_home: Path) -> None:
