@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 MAX_TOKENS = {"short": 96, "normal": 512, "long": 768}
 N_CACHED = 64
 """Pictures whose features are kept: 729 x 2048 fp32 is 6 MB each."""
+READ_BYTES = 1 << 30
+"""Memory for keys and values of pictures already read: 144 MB a picture for Moondream 2 in bf16."""
 
 
 class Chat:
@@ -38,32 +40,21 @@ class Chat:
         base: model, tokenizer, templates.
         n_cached: pictures whose features are kept.
         crops_at_once: crops in one pass of the vision part: lower it where memory is short.
+        read_bytes: memory for keys and values of pictures already read, so that another question about them costs
+            only its words; 0: none are kept.
     """
 
-    def __init__(self, base: Base, n_cached: int = N_CACHED, crops_at_once: int = 32) -> None:
+    def __init__(
+        self, base: Base, n_cached: int = N_CACHED, crops_at_once: int = 32, read_bytes: int = READ_BYTES
+    ) -> None:
         self.base, self.model = base, base.model
         self.templates = base.revision.templates
         self.n_cached, self.crops_at_once = n_cached, crops_at_once
+        self.read_bytes = read_bytes
         self._features: OrderedDict[str, Tensor] = OrderedDict()
+        self._read: OrderedDict[str, KeyValues] = OrderedDict()
         self.n_encoded = 0
-        self.yes, self.no = self._answer_ids()
-
-    def _answer_ids(self) -> tuple[list[int], list[int]]:
-        """First tokens of the ways to say yes and no.
-
-        Raises:
-            WeightsError: the tokenizer does not tell them apart.
-        """
-        sides = []
-        for variants in (YES_VARIANTS, NO_VARIANTS):
-            encoded = [self.base.tokenizer.encode(text, add_special_tokens=False).ids for text in variants]
-            sides.append(sorted({ids[0] for ids in encoded if ids}))
-        yes, no = sides
-        if not yes or not no or set(yes) & set(no):
-            raise WeightsError(
-                f"{self.base.source}: its tokenizer does not tell 'Yes' from 'No' by the first token."
-            )
-        return yes, no
+        self.yes, self.no = sides_of(base)
 
     @property
     def device(self) -> torch.device:
@@ -89,6 +80,8 @@ class Chat:
         if not images:
             return []
         cut = [crops_of(image, self.model.config.vision) for image in images]
+        # One tile is the global view again: it is seen once.
+        cut = [(own[:1] if tiling == (1, 1) else own, tiling) for own, tiling in cut]
         crops = torch.from_numpy(normalised(np.concatenate([own for own, _ in cut])))
         dtype = self.model.vision.pos_emb.dtype
         tokens = torch.cat(
@@ -101,10 +94,37 @@ class Chat:
         self.n_encoded += len(images)
         return [self.model.vision.project(part, tiling) for part, (_, tiling) in zip(parts, cut, strict=True)]
 
+    @torch.inference_mode()
+    def _pictures_read(self, images: Sequence[Pixels]) -> KeyValues:
+        """Keys and values of pictures, of those seen before from memory; may be added to."""
+        keys = [_key(image) for image in images]
+        fresh = {key: image for key, image in zip(keys, images, strict=True) if key not in self._read}
+        made: dict[str, KeyValues] = {}
+        if fresh:
+            both = self.model.read_picture(self.features(list(fresh.values())), self.templates.bos)
+            if not self.read_bytes and len(fresh) == len(keys):
+                return both
+            made = dict(zip(fresh, both.split(), strict=True))
+        rows = [made[key] if key in made else self._read[key] for key in keys]
+        for key, row in zip(keys, rows, strict=True):
+            self._read[key] = row
+            self._read.move_to_end(key)
+        held = sum(row.n_bytes for row in self._read.values())
+        while self._read and held > self.read_bytes:
+            held -= self._read.popitem(last=False)[1].n_bytes
+        return KeyValues.join(rows)
+
     def _words(self, questions: Sequence[str]) -> list[list[int]]:
         before, after = self.templates.question
         encode = self.base.tokenizer.encode
-        return [[*before, *encode(q, add_special_tokens=False).ids, *after] for q in questions]
+        words = [[*before, *encode(q, add_special_tokens=False).ids, *after] for q in questions]
+        most = self.model.config.text.context - self.model.n_prefix
+        longest = max(map(len, words), default=0)
+        if longest >= most:
+            raise UsageError(
+                f"A question has {longest} tokens; beside a picture there is room for {most - 1}."
+            )
+        return words
 
     @torch.inference_mode()
     def score(self, images: Sequence[Pixels], question: str = QUESTION) -> list[float]:
@@ -112,8 +132,12 @@ class Chat:
 
         Above 0 leans synthetic. It is made a probability by the calibration beside an adapter.
         """
-        prompts = self._words([question] * len(images))
-        logits = self.first_logits(self.features(images), prompts)
+        if not images:
+            return []
+        tokens, lengths = padded(self._words([question] * len(images)), self.device)
+        hidden = self.model.read_words(tokens, lengths, self._pictures_read(images))
+        last = hidden[torch.arange(len(images), device=self.device), lengths - 1]
+        logits = self.model.text.logits(last).float()
         yes = logits[:, self.yes].logsumexp(-1) - logits[:, self.no].logsumexp(-1)
         return [float(value) for value in yes]
 
@@ -157,7 +181,7 @@ class Chat:
     ) -> list[str]:
         if not images:
             return []
-        rows = self.generate(self.features(images), prompts, max_tokens)
+        rows = self._greedy(self._cached(self._pictures_read(images), prompts), prompts, max_tokens)
         return [str(self.base.tokenizer.decode(row)).strip() for row in rows]
 
     @torch.inference_mode()
@@ -172,8 +196,17 @@ class Chat:
             max_tokens: at most so many.
             use_cache: keep keys and values; False reads everything anew at each token (for tests: the same tokens).
         """
+        if use_cache:
+            steps = self._cached(self.model.read_picture(features, self.templates.bos), prompts)
+        else:
+            steps = self._uncached(features, prompts)
+        return self._greedy(steps, prompts, max_tokens)
+
+    @torch.inference_mode()
+    def _greedy(
+        self, steps: Iterator[Tensor], prompts: Sequence[Sequence[int]], max_tokens: int
+    ) -> list[list[int]]:
         room = self.model.config.text.context - self.model.n_prefix - max(map(len, prompts))
-        steps = self._cached(features, prompts) if use_cache else self._uncached(features, prompts)
         rows: list[list[int]] = [[] for _ in prompts]
         done = [False] * len(prompts)
         for _, tokens in zip(range(min(max_tokens, room)), steps, strict=False):
@@ -185,11 +218,11 @@ class Chat:
                 break
         return rows
 
-    def _cached(self, features: Tensor, prompts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+    def _cached(self, cache: KeyValues, prompts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         tokens, lengths = padded(prompts, self.device)
-        cache, b = KeyValues(), len(prompts)
-        hidden = self.model.read(features, tokens, lengths, self.templates.bos, cache)
-        state = hidden[torch.arange(b, device=self.device), lengths]
+        b = len(prompts)
+        hidden = self.model.read_words(tokens, lengths, cache)
+        state = hidden[torch.arange(b, device=self.device), lengths - 1]
         n = self.model.n_prefix
         order = torch.arange(n + tokens.shape[1], device=self.device)
         seen = order[None] < (n + lengths)[:, None]
@@ -209,6 +242,22 @@ class Chat:
             yield token
             for row, value in zip(rows, token.tolist(), strict=True):
                 row.append(value)
+
+
+def sides_of(base: Base) -> tuple[list[int], list[int]]:
+    """First tokens of the ways to say yes, and of those to say no.
+
+    Raises:
+        WeightsError: the tokenizer does not tell them apart.
+    """
+    sides = []
+    for variants in (YES_VARIANTS, NO_VARIANTS):
+        encoded = [base.tokenizer.encode(text, add_special_tokens=False).ids for text in variants]
+        sides.append(sorted({ids[0] for ids in encoded if ids}))
+    yes, no = sides
+    if not yes or not no or set(yes) & set(no):
+        raise WeightsError(f"{base.source}: its tokenizer does not tell 'Yes' from 'No' by the first token.")
+    return yes, no
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

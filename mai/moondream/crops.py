@@ -1,7 +1,7 @@
 """A picture of any shape -> the crops that Moondream sees: a global view and overlapping tiles.
 
 Pillow's Lanczos is pinned: other resamplers give other pixels (the reference falls back to it, its fast path differs).
-The number of tiles tells the picture's size: training guards against that shortcut (mai/moondream/guard.py).
+The number of tiles tells the picture's size: training guards against that shortcut (mai/moondream/samples.py).
 """
 
 from __future__ import annotations

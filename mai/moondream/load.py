@@ -12,12 +12,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mai.errors import WeightsError, require
-from mai.moondream.revisions import CURRENT, Revision
+from mai.moondream.revisions import CURRENT, OWN, Revision, Templates
 
 if TYPE_CHECKING:
     import torch
@@ -102,6 +102,7 @@ class Base:
         files: file name -> sha256 hex digest of all that was read.
         source: folder or repository, for people.
         note: what to know of it, `random weights` for a tiny one.
+        tokenizer_file: where the tokenizer was read from.
     """
 
     model: Moondream
@@ -110,6 +111,7 @@ class Base:
     files: Mapping[str, str]
     source: str
     note: str = ""
+    tokenizer_file: Path | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -122,7 +124,8 @@ def load(
 ) -> Base:
     """Read a model from a folder, or from the hub where nothing or a repository is named.
 
-    A folder holds `*.safetensors`, `tokenizer.json` and, for other sizes than Moondream 2's, `mai.json` with `config`.
+    A folder holds `*.safetensors`, `tokenizer.json` and, for other sizes than Moondream 2's, `mai.json` with `config`
+    and, for a tokenizer of its own, `templates`.
 
     Args:
         source: folder, `ORG/NAME` at the hub, or empty for the pinned revision.
@@ -149,7 +152,9 @@ def load(
         raise WeightsError(f"{folder} holds no *.safetensors: it is no Moondream.")
     if not tokenizer_file.is_file():
         raise WeightsError(f"{tokenizer_file} is missing: get it from {revision.tokenizer_repo}.")
-    config, note = _config(folder)
+    config, note, own = _told(folder)
+    if own is not None:
+        revision = replace(revision, name=OWN, repo=str(source), tokenizer_repo=str(source), templates=own)
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if dtype not in kinds:
         raise WeightsError(f"A precision is fp32, bf16 or fp16, not '{dtype}'.")
@@ -175,6 +180,7 @@ def load(
         {path.name: sha256_of(path) for path in read},
         str(source) or revision.repo,
         note,
+        tokenizer_file,
     )
 
 
@@ -193,15 +199,17 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _config(folder: Path) -> tuple[MoondreamConfig, str]:
+def _told(folder: Path) -> tuple[MoondreamConfig, str, Templates | None]:
+    """Sizes, note and, for a model with a tokenizer of its own, templates of a folder's `mai.json`."""
     from mai.moondream.model import MoondreamConfig
 
     path = folder / "mai.json"
     if not path.is_file():
-        return MoondreamConfig(), ""
+        return MoondreamConfig(), "", None
     try:
         told = json.loads(path.read_text("utf-8"))
-        return config_of(told["config"]), str(told.get("note", ""))
+        own = told.get("templates")
+        return config_of(told["config"]), str(told.get("note", "")), Templates.from_dict(own) if own else None
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} cannot be read: {error}.") from error
 

@@ -15,6 +15,7 @@ nothing). Rotary tables and masks are computed at each call: no buffer has to su
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -145,6 +146,7 @@ class Vision(nn.Module):
         self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.n_layers))
         self.post_ln = nn.LayerNorm(config.dim)
         self.proj_mlp = MLP(2 * config.dim, config.proj_dim, out_dim)
+        self.gradient_checkpointing = False
 
     def tokens(self, crops: Tensor) -> Tensor:
         """(N, 3, S, S), values -1..1 -> (N, grid^2, V)."""
@@ -152,7 +154,10 @@ class Vision(nn.Module):
         patches = crops.view(n, 3, g, p, g, p).permute(0, 2, 4, 1, 3, 5).reshape(n, g * g, 3 * p * p)
         x = self.patch_emb(patches) + self.pos_emb
         for block in self.blocks:
-            x = block(x)
+            if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+                x = torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
         y: Tensor = self.post_ln(x)
         return y
 
@@ -160,7 +165,7 @@ class Vision(nn.Module):
         """Image tokens of one picture.
 
         Args:
-            crops: (1 + rows * columns, 3, S, S), the global view first.
+            crops: (1 + rows * columns, 3, S, S), the global view first; with one tile it alone will do, see `project`.
             tiling: (rows, columns) of the tiles.
 
         Returns:
@@ -169,27 +174,31 @@ class Vision(nn.Module):
         return self.project(self.tokens(crops), tiling)
 
     def project(self, tokens: Tensor, tiling: tuple[int, int]) -> Tensor:
-        """Tokens (1 + rows * columns, grid^2, V) of one picture's crops -> (grid^2, D)."""
-        g, v = self.config.grid, self.config.dim
-        whole = stitch(tokens[1:].view(-1, g, g, v), tiling, self.config.overlap_patches)
-        pooled = F.adaptive_avg_pool2d(whole.permute(2, 0, 1), (g, g)).permute(1, 2, 0).reshape(g * g, v)
-        y: Tensor = self.proj_mlp(torch.cat([tokens[0], pooled], dim=-1))
+        """Tokens (..., 1 + rows * columns, grid^2, V) of pictures' crops -> (..., grid^2, D).
+
+        With one tile, the global view and the tile are the same pixels: its tokens alone, (..., 1, grid^2, V), will do.
+        """
+        g = self.config.grid
+        tiles = tokens if tokens.shape[-3] == 1 else tokens[..., 1:, :, :]
+        whole = stitch(tiles.reshape(*tiles.shape[:-2], g, g, -1), tiling, self.config.overlap_patches)
+        pooled = F.adaptive_avg_pool2d(whole.movedim(-1, -3), (g, g)).flatten(-2).transpose(-1, -2)
+        y: Tensor = self.proj_mlp(torch.cat([tokens[..., 0, :, :], pooled], dim=-1))
         return y
 
 
 def stitch(tiles: Tensor, tiling: tuple[int, int], margin: int) -> Tensor:
-    """Overlapping tiles (rows * columns, g, g, V) -> one map; inner margins are cut, outer ones kept."""
+    """Overlapping tiles (..., rows * columns, g, g, V) -> one map; inner margins are cut, outer ones kept."""
     rows, columns = tiling
-    g = tiles.shape[1]
+    g = tiles.shape[-2]
     lines = []
     for r in range(rows):
         parts = []
         for c in range(columns):
             top, bottom = (0 if r == 0 else margin), (g if r == rows - 1 else g - margin)
             left, right = (0 if c == 0 else margin), (g if c == columns - 1 else g - margin)
-            parts.append(tiles[r * columns + c, top:bottom, left:right])
-        lines.append(torch.cat(parts, dim=1))
-    return torch.cat(lines, dim=0)
+            parts.append(tiles[..., r * columns + c, top:bottom, left:right, :])
+        lines.append(torch.cat(parts, dim=-2))
+    return torch.cat(lines, dim=-3)
 
 
 def rotate(x: Tensor, positions: Tensor, theta: float) -> Tensor:
@@ -224,6 +233,29 @@ class KeyValues:
             v = torch.cat([self.layers[layer][1], v], dim=2)
         self.layers[layer] = (k, v)
         return k, v
+
+    def split(self) -> list[KeyValues]:
+        """One of batch size 1 for each row, in memory of its own."""
+        b = len(next(iter(self.layers.values()))[0])
+        rows = [KeyValues() for _ in range(b)]
+        for layer, (k, v) in self.layers.items():
+            for i, row in enumerate(rows):
+                row.layers[layer] = k[i : i + 1].clone(), v[i : i + 1].clone()
+        return rows
+
+    @staticmethod
+    def join(rows: Sequence[KeyValues]) -> KeyValues:
+        """The batch of rows of batch size 1."""
+        out = KeyValues()
+        for layer in rows[0].layers:
+            pairs = [row.layers[layer] for row in rows]
+            out.layers[layer] = torch.cat([k for k, _ in pairs]), torch.cat([v for _, v in pairs])
+        return out
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that it holds."""
+        return sum(t.nbytes for pair in self.layers.values() for t in pair)
 
 
 class TextAttention(nn.Module):
@@ -348,6 +380,39 @@ class Moondream(nn.Module):
         hidden = self.text(x, order[None].expand(b, n), mask[:, None], cache)
         out: Tensor = hidden[:, p - 1 :]
         return out
+
+    def read_picture(self, features: Tensor, bos: int) -> KeyValues:
+        """Keys and values of [bos; image], which do not depend on the words behind them: features (B, grid^2, D)."""
+        b, cache = len(features), KeyValues()
+        start = self.text.embed(torch.full((b, 1), bos, device=features.device))
+        x = torch.cat([start, features.to(start.dtype)], dim=1)
+        order = torch.arange(self.n_prefix, device=x.device)
+        mask = torch.ones(1, 1, self.n_prefix, self.n_prefix, dtype=torch.bool, device=x.device)
+        self.text(x, order[None].expand(b, -1), mask, cache)
+        return cache
+
+    def read_words(self, tokens: Tensor, lengths: Tensor, cache: KeyValues) -> Tensor:
+        """Hidden states (B, T, D) of words behind pictures that were read: the same as `read` without its first row.
+
+        Args:
+            tokens: (B, T) word ids, filled up on the right with any id.
+            lengths: (B,) words that count in each row.
+            cache: of `read_picture`, B rows; the words are added to it.
+        """
+        b, n, p = *tokens.shape, self.n_prefix
+        if p + n > self.config.text.context:
+            raise ValueError(
+                f"{p + n} tokens are more than the {self.config.text.context} that the model reads."
+            )
+        order = torch.arange(n, device=tokens.device)
+        may = (order[None, :] <= order[:, None])[None] & (order[None, :] < lengths[:, None])[:, None, :]
+        may = (
+            may | torch.eye(n, dtype=torch.bool, device=tokens.device)[None]
+        )  # padding sees itself, see `read`
+        mask = torch.cat([torch.ones(b, n, p, dtype=torch.bool, device=tokens.device), may], dim=2)
+        positions = (p + order)[None].expand(b, n)
+        hidden: Tensor = self.text(self.text.embed(tokens), positions, mask[:, None], cache)
+        return hidden
 
     def forward(self, features: Tensor, tokens: Tensor, lengths: Tensor, bos: int) -> Tensor:
         """Logits (B, 1 + T, vocab); row i predicts word i. Arguments as of `read`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Length = Literal["short", "normal", "long"]
 
@@ -39,6 +39,21 @@ class Templates:
         """The token that ends an answer."""
         return self.bos
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, read back by `from_dict`."""
+        return {"question": self.question, "caption": dict(self.caption), "bos": self.bos}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Templates:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no such thing.
+        """
+        before, after = values["question"]
+        captions = {str(name): tuple(map(int, ids)) for name, ids in values["caption"].items()}
+        return cls((tuple(map(int, before)), tuple(map(int, after))), captions, int(values["bos"]))
+
 
 @dataclass(frozen=True, slots=True)
 class Revision:
@@ -59,6 +74,9 @@ class Revision:
 
 CURRENT = Revision("2025-06-21", "vikhyatk/moondream2", "moondream/starmie-v1", Templates())
 """What MAI trains and answers with. Older revisions have another tokenizer and templates of text: not supported."""
+
+OWN = "own"
+"""Name of the revision of a model with a tokenizer and templates of its own."""
 
 QUESTION = "Is this image AI-generated?"
 YES, NO = "Yes.", "No."

@@ -142,15 +142,39 @@ def test_the_cache_changes_no_token(chat: Chat) -> None:
 
 
 def test_features_are_made_once_a_picture_whatever_the_question(chat: Chat) -> None:
-    chat._features.clear()
-    before = chat.n_encoded
+    base, chat = chat.base, Chat(chat.base)
     chat.score(PICTURES)
     chat.score([PICTURES[0].copy()], "what is it")
     chat.answer(PICTURES[:2], "what is it", 2)
-    assert chat.n_encoded == before + len(PICTURES)
-    small = Chat(chat.base, n_cached=2)
+    assert chat.n_encoded == len(PICTURES)
+    small = Chat(base, n_cached=2)
     small.score(PICTURES)
     assert len(small._features) == 2
+
+
+def test_a_picture_that_was_read_is_not_read_again(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and values of the picture are kept within the memory given; scores and words are the same without."""
+    none = Chat(chat.base, read_bytes=0)
+    fresh = Chat(chat.base)
+    wanted = [none.score(PICTURES, question) for question in QUESTIONS]
+    answers = none.answer(PICTURES, QUESTIONS, 6)
+    n_read: list[int] = []
+    plain = Moondream.read_picture
+    monkeypatch.setattr(
+        Moondream, "read_picture", lambda self, f, bos: n_read.append(len(f)) or plain(self, f, bos)
+    )
+    for question, scores in zip(QUESTIONS, wanted, strict=True):
+        assert fresh.score(PICTURES, question) == pytest.approx(scores, abs=1e-4)
+    assert fresh.answer(PICTURES, QUESTIONS, 6) == answers
+    assert fresh.score([PICTURES[2], PICTURES[0]]) == pytest.approx(
+        [none.score([PICTURES[i]])[0] for i in (2, 0)], abs=1e-4
+    )
+    assert n_read[0] == len(PICTURES)
+    assert n_read.count(len(PICTURES)) == 1
+    one = next(iter(fresh._read.values())).n_bytes
+    small = Chat(chat.base, read_bytes=2 * one)
+    assert small.score(PICTURES) == pytest.approx(fresh.score(PICTURES), abs=1e-4)
+    assert len(small._read) == 2
 
 
 def test_captions_by_length_and_wrong_use(chat: Chat) -> None:
@@ -158,6 +182,10 @@ def test_captions_by_length_and_wrong_use(chat: Chat) -> None:
         assert len(chat.caption(PICTURES[:2], length, max_tokens=5)) == 2
     with pytest.raises(UsageError, match="short, normal, long"):
         chat.caption(PICTURES[:1], "tiny")  # type: ignore[arg-type]
+    with pytest.raises(
+        UsageError, match=r"A question has \d+ tokens; beside a picture there is room for 474"
+    ):
+        chat.answer(PICTURES[:1], "what is it " * 200)
     with pytest.raises(UsageError, match="1 pictures and 2 questions"):
         chat.answer(PICTURES[:1], ["a", "b"])
 
