@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mai.moondream.recipe import TuneRecipe
 from mai.probe.recipe import ProbeRecipe
 from mai.training.recipe import Recipe
 
@@ -42,13 +43,15 @@ def keys(cls: type = Recipe, table: str = "") -> Iterator[tuple[str, str, str]]:
 
 
 def all_keys() -> Iterator[tuple[str, str, str]]:
-    """Keys of the shared recipes, then those that only the probe's have."""
+    """Keys of the shared recipes, then those that only the probe's and Moondream's have."""
     shared = list(keys())
     yield from shared
     known = {key for key, _, _ in shared}
-    for key, default, sentence in keys(ProbeRecipe):
-        if key not in known:
-            yield key, default, f"(probe) {sentence}"
+    for name, cls in (("probe", ProbeRecipe), ("moondream", TuneRecipe)):
+        for key, default, sentence in keys(cls):
+            if key not in known:
+                known.add(key)
+                yield key, default, f"({name}) {sentence}"
 
 
 def page() -> str:

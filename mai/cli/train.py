@@ -38,7 +38,7 @@ def command(
     workers: int | None,
     threads: int | None,
 ) -> None:
-    """Train ARCH (resnet, pixel, probe) on labelled pictures.
+    """Train ARCH (resnet, pixel, moondream, probe) on labelled pictures.
 
     Rows without a split are split by source, or by groups of near-duplicates. Everything that came of the run lies in
     the run folder; `mai export ARCH RUN --data DATA` makes weights of it that `mai scan --weights` takes.

@@ -1,16 +1,17 @@
-"""mai weights: list and show the trained weights that are in this installation."""
+"""mai weights: list and show trained weights; merge an adapter with its base; upload a folder of weights."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
 
-@click.group(short_help="List and show trained weights.")
+@click.group(short_help="List, show, merge and upload trained weights.")
 def command() -> None:
-    """List and show the trained weights that are in this installation."""
+    """List and show the weights of this installation; merge and upload those of a folder."""
 
 
 @command.command("list")
@@ -65,6 +66,64 @@ def show(name: str, as_json: bool) -> None:
         click.echo()
         for line in card.read_text("utf-8", "replace").splitlines():
             click.echo(visible(line))
+
+
+@command.command("merge")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--base", default="", help="Folder of the base.  [default: as the adapter says]")
+@click.option(
+    "--dtype",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    default="bf16",
+    show_default=True,
+    help="Precision of the tensors written.",
+)
+def merge_adapter(folder: Path, output: Path, base: str, dtype: str) -> None:
+    """Add the adapter in FOLDER (of `mai export moondream`) to its base and write one model to OUTPUT."""
+    from mai import weights
+    from mai.errors import UsageError, require
+
+    require("peft", "vlm", "Merging")
+    from mai.moondream.session import merge
+
+    found = weights.load(folder)
+    if found.architecture != "moondream":
+        raise UsageError(
+            f"{folder} holds weights of '{found.architecture}'; only adapters of moondream are merged."
+        )
+    click.echo(f"{merge(found, output, base, dtype)}: {found.name} and its base, {dtype}.")
+
+
+@command.command("push")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("repo", metavar="ORG/NAME")
+@click.option("--public", is_flag=True, help="Make the repository public.  [default: private]")
+def push(folder: Path, repo: str, public: bool) -> None:
+    """Upload the weights in FOLDER (any that `mai export` made) to a model repository of the Hugging Face hub.
+
+    The only command that sends anything anywhere. Log in first: hf auth login.
+    """
+    from mai import weights
+    from mai.errors import UsageError, require
+
+    hub = require("huggingface_hub", "vlm", "Uploading")
+    found = weights.load(folder)
+    found.model_bytes()  # refuse what is damaged
+    if repo.count("/") != 1:
+        raise UsageError(f"A repository is ORG/NAME, not '{repo}'.")
+    try:
+        api = hub.HfApi()
+        api.create_repo(repo, private=not public, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repo, folder_path=str(folder), commit_message=f"{found.name} by mai weights push"
+        )
+    except Exception as error:  # the hub's library raises many kinds: no network, no token, no right
+        first = str(error).strip().splitlines()
+        raise UsageError(
+            f"{folder} could not be uploaded to {repo}: {first[0] if first else error}. Log in with `hf auth login`."
+        ) from error
+    click.echo(f"{found.name}: {done.commit_url}")
 
 
 def _facts(found: Any) -> dict[str, Any]:

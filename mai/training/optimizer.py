@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mai.training.recipe import Recipe
+from mai.training.recipe import OptimizerPlan
 
 if TYPE_CHECKING:
     import torch
+
+
+class Recipe(Protocol):
+    """Any recipe with a table `optimizer`."""
+
+    @property
+    def optimizer(self) -> OptimizerPlan:
+        """How the weights move."""
+        ...
 
 
 def make_optimizer(model: torch.nn.Module, recipe: Recipe) -> Any:

@@ -276,7 +276,7 @@ def _runs(trained: Mapping[str, Any]) -> str:
 
 def _exported(values: Mapping[str, Any]) -> str:
     if values["onnx_difference"] is None:
-        return "The backbone stays with torch; it is not in this folder."
+        return str(values.get("exported") or "The backbone stays with torch; it is not in this folder.")
     return f"ONNX against PyTorch: {values['onnx_difference']:.1e}."
 
 

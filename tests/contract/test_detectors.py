@@ -21,7 +21,7 @@ from mai.report.jsonlines import line
 from mai.report.schema import schema
 from mai.types import REASONS, Image
 
-NETWORKS = ("resnet", "pixel", "probe")
+NETWORKS = ("resnet", "pixel", "probe", "moondream")
 """Detectors of a shipped ONNX network; they are asked with small weights, made here."""
 
 

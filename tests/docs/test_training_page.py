@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -27,15 +28,22 @@ def test_table_of_keys_is_that_of_the_code(make: ModuleType) -> None:
     assert make.page() == PAGE, "run: python docs/make_recipe_keys.py"
 
 
+def flat(table: dict[str, object], before: str = "") -> Iterator[str]:
+    """Dotted keys of all values of nested tables."""
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{before}{name}.")
+        else:
+            yield before + name
+
+
 def test_every_key_of_every_recipe_is_explained(make: ModuleType) -> None:
     import tomllib
 
     told = set(re.findall(r"^\| `([\w.]+)` \|", PAGE, re.MULTILINE))
     assert {row[0] for row in make.keys()} <= told  # noqa: SIM118
     for path in ROOT.glob("mai/*/recipes/*.toml"):
-        for name, value in tomllib.loads(path.read_text("utf-8")).items():
-            keys = [f"{name}.{inner}" for inner in value] if isinstance(value, dict) else [name]
-            assert set(keys) <= told, path
+        assert set(flat(tomllib.loads(path.read_text("utf-8")))) <= told, path
 
 
 def test_keys_that_may_change_on_resume_are_listed() -> None:
