@@ -167,3 +167,30 @@ def test_the_driver_trains_tests_and_goes_on(
     other = mai(*words, "--set", "head.folds=3")
     assert (other.code, "holds a fold of another recipe" in other.err) == (2, True)
     assert "--cutoff and --dates go with --by date" in mai(*words, "--cutoff", "2024-08").err
+
+
+def test_the_shared_loop_is_driven_too(tmp_path: Path, mai: Mai, monkeypatch: pytest.MonkeyPatch) -> None:
+    """resnet and pixel train in the loop: one store for all folds, and nothing of the test in the training."""
+    pytest.importorskip("torch", reason="training needs the extra 'train'")
+    from mai.training import checkpoint
+
+    monkeypatch.setenv("MAI_CACHE", str(tmp_path / "cache"))
+    settings = [word for key in ("run.epochs=1", "run.batch_size=8", "run.layout=contiguous", "run.precision=fp32",
+                                 "run.validation_views=12") for word in ("--set", key)]  # fmt: skip
+    ran = mai("bench", "leave-out", "resnet", "--data", real_set(tmp_path), "--by", "generator", "--only", "two",
+              "--output", tmp_path / "out", "--workers", "0", "--threads", "1", "--json", *settings)  # fmt: skip
+    assert ran.code == 0, ran.err
+    (fold,) = json.loads(ran.out)["folds"]
+    assert (fold["n_synthetic"], fold["groups"]) == (20, ["two"])
+    assert fold["counts"]["train"]["synthetic"] < 24
+    state = checkpoint.load(tmp_path / "out/two/run/best.pt")
+    (cut,) = folds.folds(read_split(tmp_path), "generator", only=["two"])
+    assert state["fingerprint"] == cut.labelled.fingerprint, "trained on what the fold leaves"
+    assert len(list((tmp_path / "cache/mai/stores").glob("*.pixels"))) == 1
+
+
+def read_split(folder: Path) -> LabelledSet:
+    from mai.data.sources import read_set
+    from mai.data.split import assign_splits
+
+    return assign_splits(read_set(folder / "set.csv"), seed=0)
