@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+from mai.data.facts import FileFacts
 
 VERSION = 1
 
 Key = tuple[str, str, str, str, str]
 """(sha256 of the file, view, detector's key, protocol, perturbation)."""
+
+
+Facts = tuple[FileFacts, tuple[float, ...]]
+"""A file's own facts and its sharpness, see floors.py."""
+
+
+def _facts(value: tuple[dict[str, Any], list[float]]) -> Facts:
+    return FileFacts(**value[0]), tuple(value[1])
 
 
 class ScoreCache:
@@ -32,7 +45,27 @@ class ScoreCache:
             "CREATE TABLE IF NOT EXISTS scores (sha TEXT, view TEXT, detector TEXT, protocol TEXT, perturbation TEXT,"
             " value REAL, seconds REAL, PRIMARY KEY (sha, view, detector, protocol, perturbation)) WITHOUT ROWID"
         )
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS facts (sha TEXT, view TEXT, protocol TEXT, value TEXT,"
+            " PRIMARY KEY (sha, view, protocol)) WITHOUT ROWID"
+        )
         return db
+
+    def read_facts(self, protocol: str) -> dict[tuple[str, str], Facts]:
+        """(sha, view) -> what the floors need to know of files under a protocol."""
+        rows = self._db.execute("SELECT sha, view, value FROM facts WHERE protocol=?", (protocol,))
+        return {(sha, view): _facts(json.loads(value)) for sha, view, value in rows}
+
+    def write_facts(self, sha: str, view: str, facts: Mapping[str, Facts]) -> None:
+        """Keep what a file showed under each protocol."""
+        with self._db:
+            self._db.executemany(
+                "INSERT OR REPLACE INTO facts VALUES (?,?,?,?)",
+                [
+                    (sha, view, protocol, json.dumps([asdict(f), sharp]))
+                    for protocol, (f, sharp) in facts.items()
+                ],
+            )
 
     def read(
         self, detector: str, protocol: str, perturbation: str

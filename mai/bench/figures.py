@@ -71,25 +71,27 @@ def measure(
         "labelled": round(float((called >= 0).mean()), 4),
     }
 
-    def interval(metric: metrics.Metric, is_biased: bool = False) -> list[float]:
-        return metrics.bootstrap(metric, scores, y, who.units, n_draws, is_biased=is_biased).to_list()
+    asked: dict[str, tuple[metrics.Metric, metrics.Metric]] = {}
+
+    def ask(name: str, metric: metrics.Metric, quick: metrics.Metric | None = None) -> None:
+        asked[name] = (metric, quick or metric)
 
     if y.any():
-        result["recall"] = interval(lambda s, t: float((s[t] >= threshold).mean()))
+        ask("recall", lambda s, t: float((s[t] >= threshold).mean()))
     if not y.all():
-        result["flagged"] = interval(lambda s, t: float((s[~t] >= threshold).mean()))
+        ask("flagged", lambda s, t: float((s[~t] >= threshold).mean()))
     if y.any() and not y.all():
-        result |= {
-            "balanced_accuracy": interval(lambda s, t: metrics.balanced_accuracy(s >= threshold, t)),
-            "auroc": interval(metrics.auroc),
-            "average_precision": interval(metrics.average_precision),
-            "tpr_at_1_fpr_oracle": interval(lambda s, t: metrics.tpr_at_fpr(s, t, 0.01)),
-            "tpr_at_5_fpr_oracle": interval(lambda s, t: metrics.tpr_at_fpr(s, t, 0.05)),
-            "eer_oracle": interval(equal_error_rate),
-            "ece": interval(metrics.ece, is_biased=True),
-            "nll": interval(negative_log_likelihood),
-            "brier": interval(brier),
-        }
+        ask("balanced_accuracy", lambda s, t: metrics.balanced_accuracy(s >= threshold, t))
+        ask("auroc", metrics.auroc, metrics.quick_auroc)
+        ask("average_precision", metrics.average_precision, metrics.quick_average_precision)
+        ask("tpr_at_1_fpr_oracle", lambda s, t: metrics.tpr_at_fpr(s, t, 0.01))
+        ask("tpr_at_5_fpr_oracle", lambda s, t: metrics.tpr_at_fpr(s, t, 0.05))
+        ask("eer_oracle", equal_error_rate)
+        ask("ece", metrics.ece)
+        ask("nll", negative_log_likelihood)
+        ask("brier", brier)
+    found = metrics.bootstrap_all(asked, scores, y, who.units, n_draws, is_biased={"ece"})
+    result |= {name: interval.to_list() for name, interval in found.items()}
     groups = _groups(scores, who, threshold)
     result["groups"] = groups
     for label, name in (("synthetic", "worst_generator"), ("authentic", "worst_source")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +22,35 @@ STYLE = """
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem }
 .plots img { background: #fff; border-radius: .4rem; width: 100% }
 .scroll { overflow-x: auto } .scroll table { font-size: .92rem }
+.strip img { width: 100%; border-radius: .3rem; display: block; margin-bottom: .2rem }
 .strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.5rem, 1fr)); gap: .7rem }
-.strip figure { margin: 0 } .strip img { width: 100%; border-radius: .3rem } .strip figcaption { font-size: .8rem;
+.strip figure { margin: 0 } .strip figcaption { font-size: .8rem;
   color: var(--soft) } .warn { color: var(--synthetic); font-weight: 600 }
 """
 COLOURS = ("#0b6e99", "#c4742b", "#7aa95c", "#8a5aa8", "#b3261e", "#444444")
 
-Pictures = dict[str, dict[str, list[tuple[str, str, float, bytes]]]]
-"""Protocol -> detector -> (kind, name, score, JPEG): pictures to show, made by `mai.bench.examples`."""
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture to show.
+
+    Attributes:
+        kind: why, in words.
+        name: of its file.
+        score: what the detector gave it.
+        picture: JPEG.
+        heat: JPEG of the picture under the network's heat map, None where there is none.
+    """
+
+    kind: str
+    name: str
+    score: float
+    picture: bytes
+    heat: bytes | None = None
+
+
+Pictures = dict[str, dict[str, list[Shown]]]
+"""Protocol -> detector -> pictures to show, made by `mai.bench.examples`."""
 
 
 def html(report: dict[str, Any], command: str, pictures: Pictures | None = None) -> str:
@@ -290,15 +312,19 @@ def _generator_map(report: dict[str, Any], detector: str) -> str | None:
     return _png(draw, 10, 1.2 + 0.22 * len(table["generators"]))
 
 
+def _figure(shown: Shown) -> str:
+    heat = f'<img alt="heat map" src="{data_url(shown.heat)}">' if shown.heat else ""
+    return (
+        f'<figure><img alt="" src="{data_url(shown.picture)}">{heat}'
+        f"<figcaption>{shown.score:.2f} {page.text(shown.name)}</figcaption></figure>"
+    )
+
+
 def _strips(pictures: Pictures | None, protocol: str) -> list[str]:
     parts = []
     for detector, shown in (pictures or {}).get(protocol, {}).items():
-        for kind in dict.fromkeys(kind for kind, *_ in shown):
-            own = [(name, score, data_url(data)) for of, name, score, data in shown if of == kind]
-            figures = "".join(
-                f'<figure><img alt="" src="{url}"><figcaption>{score:.2f} {page.text(name)}</figcaption></figure>'
-                for name, score, url in own
-            )
+        for kind in dict.fromkeys(each.kind for each in shown):
+            figures = "".join(_figure(each) for each in shown if each.kind == kind)
             parts.append(
                 f'<h3>{page.text(detector)}: {page.text(kind)}</h3><div class="strip">{figures}</div>'
             )

@@ -321,4 +321,14 @@ def _transformers(name: str) -> FunctionScorer:
             logits = model(**processor(images=pixels, return_tensors="pt")).logits
         return float(logits.softmax(-1)[0, index])
 
-    return FunctionScorer(Path(name).name, f"transformers:{name}", function)
+    # Of a folder the files' own hash, of the hub the commit: other weights under the same name are measured anew.
+    made = getattr(model.config, "_commit_hash", None) or _digest(Path(name))
+    return FunctionScorer(Path(name).name, f"transformers:{name}:{made}", function)
+
+
+def _digest(folder: Path) -> str:
+    """Of a folder's weights and settings."""
+    found = hashlib.sha256()
+    for path in sorted((*folder.glob("*.safetensors"), *folder.glob("*.json"), *folder.glob("*.bin"))):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]

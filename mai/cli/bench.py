@@ -105,8 +105,10 @@ def run_command(
     """
     import tempfile
 
-    from mai.bench import perturb, run
+    from mai.bench import perturb
     from mai.bench.cache import ScoreCache
+    from mai.bench.plan import Plan, check
+    from mai.bench.run import Run
     from mai.bench.tables import markdown
     from mai.data.store import cache_folder
     from mai.errors import require
@@ -121,7 +123,7 @@ def run_command(
     labelled = _part(labelled, named, limit) if limit else labelled
     names = perturb.sweep(sweep)
     on_web = has_web and "stability" in sweep.split(",")
-    plan = run.Plan(
+    plan = Plan(
         detectors=tuple(filter(None, (part.strip() for part in detectors.split(",")))),
         protocols=named,
         perturbations=names,
@@ -132,20 +134,20 @@ def run_command(
         n_draws=draws,
         with_floors=not no_floors,
     )
-    for sentence in run.check(labelled, plan):
+    for sentence in check(labelled, plan):
         click.echo(sentence, err=True)
     with tempfile.TemporaryDirectory(prefix="mai-bench-") as temporary:
         folder = Path(temporary) if no_cache else cache_folder() / "bench"
         cache = ScoreCache(folder / "scores.sqlite")
         try:
-            report = run.Run(plan, labelled, cache, quiet or not sys.stderr.isatty()).result()
+            report = Run(plan, labelled, cache, quiet or not sys.stderr.isatty()).result()
         finally:
             cache.close()
     told = shlex.join(["mai", *sys.argv[1:]])
     report["command"] = told
     text = markdown(report, told)
     if output:
-        _write(output, report, text, labelled)
+        _write(output, report, text, labelled, plan.detectors)
     click.echo(json.dumps(report, indent=1) if as_json else text)
 
 
@@ -206,12 +208,14 @@ def _threshold(text: str) -> tuple[str, float]:
         raise click.UsageError(f"--threshold {name}: '{value}' is no number.") from error
 
 
-def _write(folder: Path, report: dict[str, Any], text: str, labelled: Any) -> None:
+def _write(
+    folder: Path, report: dict[str, Any], text: str, labelled: Any, detectors: tuple[str, ...]
+) -> None:
     from mai.bench.examples import examples
     from mai.bench.page import html
 
     folder.mkdir(parents=True, exist_ok=True)
-    page = html(report, report["command"], examples(report, labelled))
+    page = html(report, report["command"], examples(report, labelled, detectors))
     for name, content in (
         ("report.json", json.dumps(report, indent=1)),
         ("report.md", text),

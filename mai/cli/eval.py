@@ -24,6 +24,7 @@ def command(weights: str, data: str, split: str | None, output: Path | None, as_
     chosen on this set are marked oracle. Brackets are 95 % intervals of a bootstrap over sources.
     """
     from mai import weights as weights_on_disk
+    from mai.data.sketch import overlap
     from mai.data.sources import read_set
     from mai.data.split import assign_splits
     from mai.errors import require
@@ -39,8 +40,16 @@ def command(weights: str, data: str, split: str | None, output: Path | None, as_
         labelled = as_trained if as_trained.fingerprint == trained["fingerprint"] else labelled
     if split is None and any(row.split == "validation" for row in labelled.rows):
         split = "validation"
+    seen = overlap((r for r in labelled.rows if split is None or r.split == split), trained.get("sketch", []))
+    if seen:
+        click.echo(
+            f"mai: these weights were trained on this set: {seen.n_known} of {seen.n_told} files that can be told. "
+            "The figures say how well it was learnt by heart, not how good the weights are.",
+            err=True,
+        )
     result = {
         "weights": loaded.name,
+        "trained_on": {"n_known": seen.n_known, "n_told": seen.n_told},
         "command": f"mai eval {weights} --data {data}",
         **measure(loaded, labelled, split),
     }

@@ -145,3 +145,45 @@ def _facts(found: Any) -> dict[str, Any]:
         "data": found.table.data,
         "folder": str(found.folder),
     }
+
+
+@command.command("fuse")
+@click.argument("names", metavar="WEIGHTS...", nargs=-1, required=True)
+@click.option("--data", required=True, help="A labelled set with a calibration and a validation split.")
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The fusion.json to write.  [default: the one beside the weights that ship]",
+)
+@click.option("--force", is_flag=True, help="Write it also where it adds nothing that can be shown.")
+@click.option("--json", "as_json", is_flag=True, help="JSON for programs.")
+def fuse_weights(names: tuple[str, ...], data: str, output: Path | None, force: bool, as_json: bool) -> None:
+    """Fit how networks are weighed together: WEIGHTS are names, architectures or folders.
+
+    Fitted on the calibration split, measured on the validation split. Written only if its AUROC there is shown to be
+    higher than that of the best network alone.
+    """
+    from mai import weights as weights_on_disk
+    from mai.bench import fusion
+    from mai.data.sources import read_set
+    from mai.errors import require
+
+    require("sklearn.metrics", "train", "Measuring")
+    loaded = [weights_on_disk.load(Path(name) if Path(name).is_dir() else name) for name in names]
+    entry = fusion.fused(loaded, read_set(data))
+    measured = entry.get("measured", {})
+    is_kept = force or measured.get("is_worth_it", False)
+    path = output or weights_on_disk.FOLDER / "fusion.json"
+    if is_kept:
+        fusion.write(entry, path)
+    if as_json:
+        click.echo(json.dumps({**entry, "written": str(path) if is_kept else None}, indent=1))
+        return
+    for name, factor in entry["coefficients"].items():
+        click.echo(f"{name:<24} factor {factor:.3f}")
+    if measured:
+        for name, own in {**measured["auroc"], "fused": measured["auroc_fused"]}.items():
+            click.echo(f"{name:<24} AUROC {own[0]:.3f} [{own[1]:.3f}, {own[2]:.3f}]")
+        gain = measured["gain"]
+        click.echo(f"gain over {measured['best_alone']}: {gain[0]:+.3f} [{gain[1]:+.3f}, {gain[2]:+.3f}]")
+    click.echo(f"Written to {path}" if is_kept else "Not written: no gain was shown (--force writes it).")

@@ -6,7 +6,7 @@ Scores are one a picture. Intervals come from a bootstrap over sources, since pi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +71,31 @@ def average_precision(scores: ArrayLike, labels: ArrayLike) -> float:
     )
 
 
+def quick_auroc(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
+    """The same as `auroc` in plain numpy, for thousands of draws: by ranks, ties in the middle."""
+    n_pos = int(labels.sum())
+    n_neg = len(labels) - n_pos
+    if not n_pos or not n_neg:
+        return float("nan")
+    authentic = np.sort(scores[~labels])
+    below = np.searchsorted(authentic, scores[labels], "left") + np.searchsorted(
+        authentic, scores[labels], "right"
+    )
+    return float(below.sum() / (2 * n_pos * n_neg))
+
+
+def quick_average_precision(scores: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
+    """The same as `average_precision` in plain numpy, for thousands of draws."""
+    n_pos = int(labels.sum())
+    if not n_pos or n_pos == len(labels):
+        return float("nan")
+    order = np.argsort(-scores, kind="stable")
+    s, y = scores[order], labels[order]
+    last = np.flatnonzero(np.r_[s[1:] != s[:-1], True])  # of equal scores
+    hits = np.cumsum(y)[last]
+    return float((np.diff(np.r_[0, hits]) * hits / (last + 1)).sum() / n_pos)
+
+
 def tpr_at_fpr(scores: ArrayLike, labels: ArrayLike, fpr: float) -> float:
     """Share of synthetic caught at the strictest threshold on this set that flags at most `fpr` of authentic.
 
@@ -130,6 +155,32 @@ def bootstrap(
             pictures make its bins noisier, and each gap counts with its size): the draws then give the interval's
             width, and their mean, moved onto the value, its place. It ends at 0.
     """
+    found = bootstrap_all(
+        {"it": (metric, metric)}, scores, labels, sources, n, seed, {"it"} if is_biased else ()
+    )
+    return found["it"]
+
+
+def bootstrap_all(
+    asked: Mapping[str, tuple[Metric, Metric]],
+    scores: ArrayLike,
+    labels: ArrayLike,
+    sources: Sequence[str],
+    n: int = 1000,
+    seed: int = 0,
+    is_biased: Collection[str] = (),
+) -> dict[str, Interval]:
+    """Several metrics with their intervals, all from the same draws; each comes out as `bootstrap` alone gives it.
+
+    Args:
+        asked: name -> the metric, and what gives the same number quicker for the draws (or itself again).
+        scores: see bootstrap, as the rest.
+        labels: (N,).
+        sources: (N,).
+        n: draws.
+        seed: of the draws.
+        is_biased: names of those that `bootstrap` would be told to be.
+    """
     s, y = np.asarray(scores, np.float64), np.asarray(labels, bool)
     units: list[list[NDArray[np.int64]]] = []
     for wanted in (True, False):
@@ -138,14 +189,19 @@ def bootstrap(
             groups.setdefault(sources[i], []).append(i)
         units.append([np.array(group, np.int64) for _, group in sorted(groups.items())])
     rng = np.random.default_rng(seed)
-    values = np.empty(n)
+    values = {name: np.empty(n) for name in asked}
     for k in range(n):
         picks = [unit[j] for unit in units if unit for j in rng.integers(len(unit), size=len(unit))]
         index = np.concatenate(picks)
-        values[k] = metric(s[index], y[index])
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    value = metric(s, y)
-    if is_biased:
-        shift = value - float(np.nanmean(values))
-        low, high = max(low + shift, 0.0), high + shift
-    return Interval(value, float(low), float(high))
+        drawn_s, drawn_y = s[index], y[index]
+        for name, (_, quick) in asked.items():
+            values[name][k] = quick(drawn_s, drawn_y)
+    found: dict[str, Interval] = {}
+    for name, (metric, _) in asked.items():
+        low, high = np.nanquantile(values[name], [0.025, 0.975])
+        value = metric(s, y)
+        if name in is_biased:
+            shift = value - float(np.nanmean(values[name]))
+            low, high = max(low + shift, 0.0), high + shift
+        found[name] = Interval(value, float(low), float(high))
+    return found

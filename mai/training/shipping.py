@@ -14,6 +14,7 @@ import numpy as np
 
 from mai import config as configuration
 from mai import weights as weights_on_disk
+from mai.data.sketch import sketch
 from mai.errors import DataError, TrainingError, UsageError
 from mai.images.views import ViewPlan
 from mai.machine import n_cpus
@@ -95,6 +96,7 @@ def export_run(
             "trained": {
                 **{key: states[0][key] for key in ("recipe", "fingerprint", "data", "versions", "epoch")},
                 "checkpoint": which,
+                "sketch": sketch(row for row in labelled.rows if row.split == "train"),
                 "averaged": [{"recipe": state["recipe"], "epoch": state["epoch"]} for state in states[1:]],
             },
         }

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -84,7 +85,23 @@ def test_a_good_detector_measures_well_and_a_second_run_measures_nothing(data: P
     assert page.count("data:image/png") >= 4
     assert "<script src" not in page
     assert "| AUROC |" in (tmp_path / "out" / "report.md").read_text()
-    again = bench(*args)
+    schema = json.loads((Path(sets.__file__).parent / "report.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(json.loads((tmp_path / "out" / "report.json").read_text()), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**report, "surprise": 1}, schema)
+    assert page.count('alt="heat map"') >= 12, "pixel draws one for each picture that is shown"
+    jpeg = cell(report, "pixel", "aligned", "jpeg-50")
+    assert set(jpeg["floors"]) == {"metadata", "sharpness", "sources"} or "sources" in jpeg["floors"]
+    assert jpeg["within_floor"] in (True, False)
+    from mai.bench import run
+
+    def never(*_: object) -> None:
+        raise AssertionError("a repeated run decodes nothing, not for its floors either")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "work", never)
+        again = bench(*args[:-2])
     assert again["n_measured"] == 0
     assert again["scores"] == report["scores"]
     other = CliRunner().invoke(group, ["bench", "compare", *[str(tmp_path / "out" / "report.json")] * 2])
@@ -126,6 +143,38 @@ def test_an_onnx_file_with_its_preparation(data: Path, tmp_path: Path) -> None:
     (tmp_path / "peer.toml").write_text("size_px = 64\n")
     report = bench("--data", data, "--detectors", f"onnx:{tmp_path / 'peer.onnx'}", "--protocols", "native")
     assert cell(report, "peer", "native")["auroc"][0] == 1.0
+
+
+def test_a_transformers_classifier_of_a_folder(data: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=16, patch_size=8,
+        id2label={0: "human", 1: "artificial"}, label2id={"human": 0, "artificial": 1},
+    )  # fmt: skip
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "tiny")
+    transformers.ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "tiny")
+    spec = f"transformers:{tmp_path / 'tiny'}"
+    report = bench("--data", data, "--detectors", spec, "--protocols", "native", "--no-floors")
+    assert cell(report, "tiny", "native")["n_synthetic"] == 12
+    assert all(0 < score < 1 for score in report["scores"]["native"]["tiny"]["scores"])
+    key = report["detectors"]["tiny"]["key"]
+    torch.manual_seed(1)
+    transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "tiny")
+    again = bench("--data", data, "--detectors", spec, "--protocols", "native", "--no-floors")
+    assert again["detectors"]["tiny"]["key"] != key, "other weights in the same folder are measured anew"
+    assert again["n_measured"] == 24
+
+
+def test_labels_of_others_are_mapped_by_their_words() -> None:
+    from mai.bench.scorers import synthetic_label
+
+    assert synthetic_label({0: "Real", 1: "Fake"}) == 1
+    assert synthetic_label({0: "ai-generated", 1: "human"}) == 0
+    for labels in ({0: "LABEL_0", 1: "LABEL_1"}, {0: "fake", 1: "deepfake"}):
+        with pytest.raises(MaiError, match="mean synthetic"):
+            synthetic_label(labels)
 
 
 def test_sets_that_cannot_be_measured_say_so(data: Path, tmp_path: Path) -> None:

@@ -77,6 +77,29 @@ def test_agrees_with_scikit_learn(rows: list[tuple[int, bool]], rate: float) -> 
     )
 
 
+@settings(max_examples=60, deadline=None)
+@given(scored)
+def test_the_quick_forms_are_the_same_numbers(rows: list[tuple[int, bool]]) -> None:
+    scores = np.array([score / 12 for score, _ in rows])
+    labels = np.array([label for _, label in rows])
+    assert metrics.quick_auroc(scores, labels) == pytest.approx(sklearn_metrics.roc_auc_score(labels, scores))
+    assert metrics.quick_average_precision(scores, labels) == pytest.approx(
+        sklearn_metrics.average_precision_score(labels, scores)
+    )
+
+
+def test_one_draw_serves_all_metrics() -> None:
+    rng = np.random.default_rng(3)
+    labels = rng.random(80) < 0.5
+    scores = rng.random(80) + 0.3 * labels
+    sources = [f"{y}{i % 9}" for i, y in enumerate(labels)]
+    both = {"auroc": (metrics.auroc, metrics.quick_auroc), "ece": (metrics.ece, metrics.ece)}
+    found = metrics.bootstrap_all(both, scores, labels, sources, 60, is_biased={"ece"})
+    alone = metrics.bootstrap(metrics.auroc, scores, labels, sources, 60)
+    assert found["auroc"].to_list() == pytest.approx(alone.to_list())
+    assert found["ece"] == metrics.bootstrap(metrics.ece, scores, labels, sources, 60, is_biased=True)
+
+
 def test_bootstrap_draws_sources_not_pictures() -> None:
     # One source of many equal pictures a class: pictures drawn alone would leave no width either, sources of two do.
     scores = [0.9] * 20 + [0.2] * 20 + [0.1] * 40
