@@ -6,7 +6,8 @@ Makes JPEG files of 1 MP (benchmarks/scan_speed.py) and prints
 
     cost       server CPU seconds an image (service, workers and all) for 1, 8 and 64 clients, beside those of `mai scan
                --workers N` on the same files in the same run, both without their start; p50, p95 of the answers
-    memory     resident MB of the service and its workers after the first tenth and at the end of 5,000 requests
+    memory     resident MB of the service and its workers after the first tenth and at the end of 5,000 requests, with
+               the same pictures made small (480 px), so that it ends
     overload   ten times as many clients as places in the queue: all answered, 200 or 429, none lost
     batches    CPU seconds a picture of the default network, one picture a run against two, four, eight
 
@@ -16,6 +17,7 @@ CPU seconds are read from /proc (Linux), as wall time on a busy machine measures
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import subprocess
@@ -29,6 +31,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import httpx
 import numpy as np
+from PIL import Image as Pil
 from scan_speed import family, make, material
 
 MEMORY_FILES = 40
@@ -102,6 +105,14 @@ def send(service: Service, files: list[bytes], n_clients: int) -> tuple[list[int
     return statuses, seconds
 
 
+def small(data: bytes) -> bytes:
+    with Pil.open(io.BytesIO(data)) as image:
+        image.thumbnail((480, 480))
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", quality=88)
+        return stream.getvalue()
+
+
 def counted(statuses: list[int]) -> dict[int, int]:
     return {status: statuses.count(status) for status in sorted(set(statuses))}
 
@@ -152,7 +163,7 @@ def memory(arguments: argparse.Namespace, files: list[bytes]) -> None:
     service = Service("--workers", str(arguments.workers), "--queue", "128")
     try:
         n = arguments.memory
-        some = files[:MEMORY_FILES]
+        some = [small(data) for data in files[:MEMORY_FILES]]
         marks = [n // 10, *range(n // 4, n + 1, n // 4)]
         done = 0
         for mark in marks:
