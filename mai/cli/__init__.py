@@ -13,7 +13,20 @@ import click
 from mai import __version__
 from mai.errors import MaiError, MissingExtraError, UsageError
 
-ORDER = ("scan", "explain", "train", "eval", "export", "calibrate", "data", "pairs", "weights", "doctor")
+ORDER = (
+    "scan",
+    "explain",
+    "serve",
+    "watch",
+    "train",
+    "eval",
+    "export",
+    "calibrate",
+    "data",
+    "pairs",
+    "weights",
+    "doctor",
+)
 
 
 class Commands(click.Group):

@@ -248,7 +248,7 @@ def _scan_routes(app: FastAPI, service: Service) -> None:
                     "text/html": {"schema": {"type": "string"}},
                 },
             },
-            **openapi.image_errors(),
+            **openapi.image_errors("Case"),
         },
         openapi_extra=openapi.files_body("One picture, in a form or as plain bytes.", urls=True, many=False),
     )

@@ -78,8 +78,7 @@ class Guard:
 
         async def receive_noted() -> Message:
             message = await receive()
-            if not message.get("more_body", False):
-                scope["mai_body_read"] = True
+            scope["mai_body"] = "begun" if message.get("more_body", False) else "read"
             return message
 
         request = Request(scope, receive_noted)

@@ -104,6 +104,12 @@ def routes(app: FastAPI, service: Service, data: Path) -> None:
         """Take many pictures and look at them when there is room. The job's id is what it is asked for by."""
         if len(jobs.store.open_jobs()) >= MAX_OPEN:
             raise Refusal("queue_full", f"{MAX_OPEN} jobs are waiting already. Try again later.", 60.0)
+        if (
+            shutil.disk_usage(data).free < 2 * told.max_job_bytes
+        ):  # the upload, and one archive's worth beside it
+            raise Refusal(
+                "disk_full", "The service's disk has too little room for another job. Try again later.", 600.0
+            )
         job, folder = jobs.store.new_folder()
         try:
             uploads = await receive(request, folder, bounds)

@@ -100,8 +100,12 @@ def body_too_large(max_bytes: int) -> Refusal:
 
 
 async def drain(request: Request) -> None:
-    """Read on and throw away, within limits; nothing where all was read (Guard notes it)."""
-    if request.scope.get("mai_body_read", False):
+    """Read on and throw away, within limits.
+
+    Nothing where all was read, or where the client waits to be asked for its body (Guard notes how far it is).
+    """
+    told = request.scope.get("mai_body", "")
+    if told == "read" or (not told and "100-continue" in request.headers.get("expect", "").lower()):
         return
     n_bytes = 0
     try:

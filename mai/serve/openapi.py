@@ -145,9 +145,9 @@ def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def image_errors() -> dict[int | str, dict[str, Any]]:
-    """Answers of what looks at one picture: a row with its status, or an error."""
-    either = {"application/json": {"schema": {"anyOf": [ref("Record"), ref("Error")]}}}
+def image_errors(*kinds: str) -> dict[int | str, dict[str, Any]]:
+    """Answers of what looks at one picture: a row, or what else it makes, with its status; or an error."""
+    either = {"application/json": {"schema": {"anyOf": [*map(ref, kinds), ref("Record"), ref("Error")]}}}
     found = errors(401, 403, 413, 422, 429, 503, 504)
     for code in (413, 422, 503, 504):
         found[code]["content"] = either

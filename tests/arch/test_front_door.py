@@ -11,6 +11,7 @@ import mai
 HEAVY = (
     *("numpy", "PIL", "onnxruntime", "rich", "torch", "accelerate", "onnx", "sklearn", "scipy", "datasets"),
     *("pandas", "pyarrow", "matplotlib", "tensorboard", "cv2", "pillow_heif", "asyncio", "multiprocessing"),
+    *("fastapi", "starlette", "uvicorn", "watchfiles", "prometheus_client"),
 )
 HELP_S = 0.3
 
