@@ -117,35 +117,38 @@ def counted(statuses: list[int]) -> dict[int, int]:
     return {status: statuses.count(status) for status in sorted(set(statuses))}
 
 
-def scan_cpu(folder: Path, few: Path, n_workers: int) -> float:
-    """CPU seconds a file of `mai scan`, without its start: many files less few."""
+SCAN = """
+import os, sys, time
+from mai.images.find import find
+from mai.pipeline import Scanner
+from mai.report.jsonlines import JsonLines
+from mai.scanning.local import scan_local
 
-    def run(where: Path) -> float:
-        command = [sys.executable, "-m", "mai", "scan", str(where), "--jsonl", "--quiet", "--no-cache"]
-        process = subprocess.Popen(
-            [*command, "--workers", str(n_workers)], stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        seen: dict[int, float] = {}
-        while process.poll() is None:
-            for pid, (seconds, _) in family(process.pid).items():
-                seen[pid] = max(seen.get(pid, 0.0), seconds)
-            time.sleep(0.02)
-        return sum(seen.values())
+scanner = Scanner()
+rows = JsonLines(open(os.devnull, "w"))
+for n, record in enumerate(scan_local(find([sys.argv[1]]), scanner.settings, 1, scanner), 1):
+    rows.write(record)
+    if n == 8:
+        start = time.process_time()
+print((time.process_time() - start) / (n - 8))
+"""
+"""What `mai scan --workers 1 --jsonl --no-cache` does, its CPU seconds a file behind the first eight: its start, which
+costs as much as a hundred files, would drown the rest."""
 
-    n = len(list(folder.iterdir())) - len(list(few.iterdir()))
-    return (run(folder) - run(few)) / n
+
+def scan_cpu(folder: Path) -> float:
+    done = subprocess.run(
+        [sys.executable, "-c", SCAN, str(folder)], capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
 
 
 def cost(arguments: argparse.Namespace, folder: Path, files: list[bytes]) -> None:
-    few = folder / "few"
-    few.mkdir()
-    for path in sorted((folder / "pictures").iterdir())[: 2 * arguments.workers]:
-        (few / path.name).symlink_to(path)
     service = Service("--workers", str(arguments.workers), "--queue", "128")
     try:
         send(service, files[:8], 2)  # each worker has looked at something
         for round_ in range(arguments.rounds):
-            scan = scan_cpu(folder / "pictures", few, arguments.workers)
+            scan = scan_cpu(folder / "pictures")
             print(f"round {round_ + 1}: mai scan {scan * 1000:.1f} ms CPU an image, n {len(files)}")
             for n_clients in arguments.clients:
                 before = service.cpu()

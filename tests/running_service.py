@@ -61,13 +61,15 @@ class Running:
 @contextmanager
 def serving(*options: str, log: Path) -> Iterator[Running]:
     """A service with these options, ready to look."""
+    temporary = log.with_name(f"{log.name}-tmp")
+    temporary.mkdir(exist_ok=True)
     with log.open("wb") as told:
         process = subprocess.Popen(
             [sys.executable, "-m", "mai", "serve", "--port", "0", *options],
             stderr=told,
             stdout=told,
             stdin=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1", "TMPDIR": str(temporary)},
         )
     running = None
     try:

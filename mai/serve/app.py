@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -34,6 +35,9 @@ from mai.serve.settings import ServeSettings
 from mai.serve.uploads import Bounds, Upload, receive, temporary_folder
 
 Form = Literal["html", "json"]
+
+PREFIX = "mai-serve-"
+"""Start of the name of the folder that holds uploads; the process id follows."""
 
 
 @dataclass
@@ -181,7 +185,8 @@ def make_app(settings: ServeSettings, *, is_verbose: bool = False) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
-    service.folder = Path(tempfile.mkdtemp(prefix="mai-serve-"))
+    _sweep(Path(tempfile.gettempdir()))
+    service.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
     service.desk.start()
     jobs = getattr(app.state, "jobs", None)
     try:
@@ -194,6 +199,28 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             await jobs.close()
         await service.desk.close()
         shutil.rmtree(service.folder, ignore_errors=True)
+
+
+def _sweep(parent: Path) -> None:
+    """Delete what services left that were killed: uploads are not kept."""
+    if os.name != "posix":  # elsewhere a process cannot be asked whether it lives
+        return
+    for folder in parent.glob(f"{PREFIX}*"):
+        pid = folder.name.removeprefix(PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            is_ours = folder.lstat().st_uid == os.getuid()
+            if pid.isdigit() and is_ours and not _is_alive(int(pid)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _scan_routes(app: FastAPI, service: Service) -> None:

@@ -147,7 +147,11 @@ def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
 
 def image_errors(*kinds: str) -> dict[int | str, dict[str, Any]]:
     """Answers of what looks at one picture: a row, or what else it makes, with its status; or an error."""
-    either = {"application/json": {"schema": {"anyOf": [*map(ref, kinds), ref("Record"), ref("Error")]}}}
+    either: dict[str, Any] = {
+        "application/json": {"schema": {"anyOf": [*map(ref, kinds), ref("Record"), ref("Error")]}}
+    }
+    if "Case" in kinds:  # the report of a picture that was not judged says so
+        either["text/html"] = {"schema": {"type": "string"}}
     found = errors(401, 403, 413, 422, 429, 503, 504)
     for code in (413, 422, 503, 504):
         found[code]["content"] = either

@@ -169,12 +169,10 @@ def test_a_name_of_a_client_names_no_file(service: Running, jpeg: bytes, tmp_pat
 
 
 def test_nothing_is_left_behind(service: Running, jpeg: bytes) -> None:
-    import tempfile
-
     scan(service, files=[("file", ("a.jpg", jpeg))] * 3)
-    folders = list(Path(tempfile.gettempdir()).glob("mai-serve-*"))
-    mine = [f for f in folders if f.stat().st_mode & 0o077 == 0]
-    assert mine == folders
+    folders = list(service.log.with_name(f"{service.log.name}-tmp").glob("mai-serve-*"))
+    assert len(folders) == 1
+    assert folders[0].stat().st_mode & 0o077 == 0
     assert not [path for folder in folders for path in folder.rglob("*") if path.is_file()]
 
 

@@ -171,10 +171,3 @@ def test_time_deletes_jobs_and_what_uploads_left(tmp_path: Path) -> None:
     assert not folder.exists()
     assert (tmp_path / "data").stat().st_mode & 0o077 == 0
     store.close()
-
-
-def test_without_a_folder_there_are_no_jobs(tmp_path: Path, weights: Path) -> None:
-    with serving("--workers", "1", "--weights", str(weights), log=tmp_path / "log") as service:
-        assert service.client.post("/v1/jobs", content=picture()).status_code == 404
-        assert service.client.get("/v1/limits").json()["has_jobs"] is False
-        assert service.stop() == 0

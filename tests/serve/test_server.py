@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -89,6 +91,9 @@ def test_a_client_that_goes_away_frees_its_place(tmp_path: Path, weights: Path) 
             with contextlib.suppress(httpx.TimeoutException):
                 httpx.post(f"{service.url}/v1/scan", content=data, timeout=0.5, trust_env=False)
 
+        # Without --data there are no jobs.
+        assert service.client.post("/v1/jobs", content=picture()).status_code == 404
+        assert service.client.get("/v1/limits").json()["has_jobs"] is False
         with ThreadPoolExecutor(15) as pool:
             list(pool.map(leave, range(15)))
         end = time.monotonic() + 20
@@ -115,8 +120,6 @@ def test_a_stop_ends_streams_of_events(tmp_path: Path, weights: Path) -> None:
 
 
 def test_a_taken_port_is_a_sentence(service: Running) -> None:
-    import subprocess
-    import sys
 
     port = service.url.rsplit(":", 1)[1]
     done = subprocess.run(
@@ -127,3 +130,20 @@ def test_a_taken_port_is_a_sentence(service: Running) -> None:
     assert "cannot listen" in done.stderr
     assert "--port" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_uploads_that_a_killed_service_left_are_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mai.serve import app
+
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    gone = tmp_path / f"{app.PREFIX}{process.pid}-x"
+    alive, other = tmp_path / f"{app.PREFIX}{os.getpid()}-y", tmp_path / f"{app.PREFIX}notes"
+    for folder in (gone, alive, other):
+        (folder / "0").mkdir(parents=True)
+    app._sweep(tmp_path)
+    assert not gone.exists()
+    assert alive.exists()
+    assert other.exists()
