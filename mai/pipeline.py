@@ -33,12 +33,17 @@ from mai.report.thumbnail import THUMBNAIL_PX, jpeg
 from mai.types import Evidence, Image, ImageInfo, Record, Status, Thresholds
 from mai.verdict.decide import Policy, decide, is_declared, thresholds
 from mai.verdict.fuse import Measured, find_fusion, fuse, load_fusions
+from mai.weights.session import Device
 
 if TYPE_CHECKING:
     from mai.types import Pixels
 
 DEFAULT: tuple[str, ...] = ("c2pa", "metadata", "watermark", "pixel")
 """Detectors asked when none are named, as far as they are in the package; `resnet` stands in for `pixel`."""
+
+
+BATCH_PIXELS = 64_000_000
+"""Pixels of one batch, after which it is not filled further: 200 MB decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,8 @@ class ScanSettings:
     thumbnails: bool = False
     cache: Path | None = None
     synthetic_labels: tuple[str, ...] = ()
+    device: Device = "cpu"
+    batch: int = 1
 
 
 @dataclass(slots=True)
@@ -121,6 +128,8 @@ class Scanner:
         thumbnails: bool = False,
         cache: Path | None = None,
         synthetic_labels: Sequence[str] = (),
+        device: Device = "cpu",
+        batch: int = 1,
     ) -> None:
         """Load the detectors and check that the operating point can be had.
 
@@ -136,6 +145,9 @@ class Scanner:
             thumbnails: put a small picture into each Record, for pages.
             cache: SQLite file in which evidence is kept by content; None: nothing is kept.
             synthetic_labels: labels of `hub:` classifiers that mean synthetic, where their words do not say it.
+            device: where networks run: `cpu`, `cuda`, `tensorrt`. If it cannot be had, `notes` say why and the CPU is
+                used.
+            batch: pictures that `scan_many` shows a network at once, 1 or more; a gain on a GPU only.
 
         Raises:
             UsageError: a value out of range, an unknown name, a rate too small for the calibration set.
@@ -157,13 +169,19 @@ class Scanner:
             thumbnails,
             cache,
             tuple(synthetic_labels),
+            device,
+            batch,
         )
         self.detectors: dict[str, Detector] = {}
         self.weights: dict[str, weights_room.Weights] = {}
         for name in names:
             own = given if given is not None and given.architecture == name else None
             told = DetectorSettings(
-                own.folder if own else None, n_threads, self.settings.trust, self.settings.synthetic_labels
+                own.folder if own else None,
+                n_threads,
+                self.settings.trust,
+                self.settings.synthetic_labels,
+                device,
             )
             detector = base.load(name, told)
             self.detectors[name] = detector
@@ -192,8 +210,16 @@ class Scanner:
         for name in self.detectors:
             own = self.weights.get(name)
             made_of = f"{own.name}:{own.config_digest}" if own else str(self.detectors[name].weights or "")
+            if own and self.settings.device != "cpu":  # its last digits are others
+                made_of += f":{self.settings.device}"
             keys[name] = f"{name}:{made_of}:{anchors if name == 'c2pa' else ''}:{code}"
         return keys
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about what could not be had as it was asked for."""
+        said = (getattr(detector, "problem", None) for detector in self.detectors.values())
+        return tuple(dict.fromkeys(filter(None, said)))
 
     def close(self) -> None:
         """Write what the cache still holds back. A Scanner without a cache has nothing to close."""
@@ -230,11 +256,43 @@ class Scanner:
         Raises:
             UsageError: the source is none of these.
         """
-        record, image = self.examine(source)
-        if not self.settings.thumbnails or image is None:
+        work = self._open(source)
+        for detector in self.detectors.values():
+            self._look(detector, work)
+        return self._row(work)
+
+    def _row(self, work: _Work) -> Record:
+        self._keep(work)
+        record = self._record(work)
+        if not self.settings.thumbnails or work.image is None or work.error is not None:
             return record
-        pixels = self.pixels(image)
+        pixels = self.pixels(work.image)
         return record if pixels is None else replace(record, thumbnail=jpeg(pixels, THUMBNAIL_PX))
+
+    def statements(self, source: Source) -> Record:
+        """What a file says itself: the evidence of the detectors that need no pixels, and no verdict; see join."""
+        work = self._open(source, decode=False)
+        for detector in self.detectors.values():
+            if detector.needs == "bytes":
+                self._look(detector, work)
+        self._keep(work)
+        info = work.image.info if work.image else None
+        evidence = tuple(work.evidence[n] for n in self.detectors if n in work.evidence)
+        if work.error:
+            return _failed(work, evidence, info, work.error.status, str(work.error))
+        return Record(work.path, "ok", None, evidence, info, None, work.seconds)
+
+    def join(self, record: Record, shared: Iterable[Evidence]) -> Record:
+        """The row of a file whose pixels show what those of another do.
+
+        Args:
+            record: of `statements`.
+            shared: evidence of the other from the detectors that look at pixels.
+        """
+        image = Image(record.path, record.image, None, None) if record.image else None
+        work = _Work(record.path, image, seconds=dict(record.seconds))
+        work.evidence.update((e.detector, e) for e in (*record.evidence, *shared))
+        return self._record(work)
 
     def examine(self, source: Source) -> tuple[Record, Image | None]:
         """Judge one image, and hand on what was read of it, for a report: None if that failed.
@@ -266,8 +324,8 @@ class Scanner:
     def scan_many(self, sources: Iterable[Source]) -> Iterator[Record]:
         """Judge images one after another, lazily and in order; memory does not grow with their number.
 
-        One image is held at a time: all its views are one batch of a network already, and batches over images
-        measured slower (the pixels leave the cache before the network looks at them).
+        On a CPU one image is held at a time: all its views are one batch of a network already, and batches over images
+        measured slower (the pixels leave the cache before the network looks at them). With `batch` above 1, so many.
 
         Args:
             sources: see scan; for folders, globs and shards give `mai.images.find.find(...)`.
@@ -275,10 +333,45 @@ class Scanner:
         Raises:
             UsageError: a source is of no kind that can be an image.
         """
+        if self.settings.batch <= 1:
+            for source in sources:
+                yield self.scan(source)
+            return
+        works: list[_Work] = []
+        n_pixels = 0
         for source in sources:
-            yield self.scan(source)
+            works.append(self._open(source))
+            info = works[-1].image
+            n_pixels += info.info.width * info.info.height if info else 0
+            if len(works) >= self.settings.batch or n_pixels >= BATCH_PIXELS:
+                yield from self._rows(works)
+                works, n_pixels = [], 0
+        yield from self._rows(works)
 
-    def _open(self, source: Source) -> _Work:
+    def _rows(self, works: list[_Work]) -> Iterator[Record]:
+        """Rows of pictures that a network looks at together."""
+        for name, detector in self.detectors.items():
+            todo = [w for w in works if name not in w.evidence and w.image and w.image.pixels is not None]
+            if detector.kind == "network" and len(todo) > 1:
+                self._look_together(detector, todo)
+            for work in works:
+                self._look(detector, work)
+        for work in works:
+            yield self._row(work)
+
+    def _look_together(self, detector: Detector, works: list[_Work]) -> None:
+        """One batch. If that fails, nothing is said, and each picture is looked at alone."""
+        start = perf_counter()
+        try:
+            found = detector.look([work.image for work in works if work.image])
+        except Exception:
+            return
+        if len(found) == len(works):
+            for work, evidence in zip(works, found, strict=True):
+                work.evidence[detector.name] = _finite(evidence)
+                work.seconds[detector.name] = (perf_counter() - start) / len(works)
+
+    def _open(self, source: Source, decode: bool = True) -> _Work:
         """Read, and decode if a detector looks at pixels. What goes wrong stands in the work."""
         work = _Work(display(source))
         start = perf_counter()
@@ -287,7 +380,12 @@ class Scanner:
             work.path = work.image.path
             work.seconds["read"] = perf_counter() - start
             self._remember(work)
-            if self._needs_pixels and work.image.pixels is None and len(work.evidence) < len(self.detectors):
+            if (
+                decode
+                and self._needs_pixels
+                and work.image.pixels is None
+                and len(work.evidence) < len(self.detectors)
+            ):
                 start = perf_counter()
                 work.image = decoding.decode(work.image, self.settings.limits)
                 work.seconds["decode"] = perf_counter() - start

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
 
+    from mai.scanning.count import Count
     from mai.types import Record
 
 _RECENT_S = 30.0
@@ -64,15 +65,25 @@ class Progress:
     Args:
         is_shown: something is told at all.
         is_json: JSON for programs in place of a line.
-        total: files in all as far as that is known by now, None: not known; asked about once a second.
+        sources: what is scanned; its files are counted in a thread, where the time left is shown.
     """
 
-    def __init__(self, is_shown: bool, is_json: bool, total: Callable[[], int | None]) -> None:
+    def __init__(self, is_shown: bool, is_json: bool, sources: Iterable[str]) -> None:
+        self._is_quiet = not is_shown
         self._is_json = is_shown and is_json
         self._is_shown = is_shown and not is_json and sys.stderr.isatty()
         self._start = self._last = time.monotonic()
-        self._total = total
+        self._count: Count | None = None
+        if self._is_json or self._is_shown:
+            from mai.scanning.count import Count
+
+            self._count = Count(sources)
         self._marks: deque[tuple[float, int]] = deque([(self._start, 0)])
+
+    @property
+    def total(self) -> int | None:
+        """Files in all, None where that is not known (yet)."""
+        return self._count.total if self._count else None
 
     def hide_line(self, is_hidden: bool) -> None:
         """No line where rows appear on the same terminal."""
@@ -101,7 +112,7 @@ class Progress:
 
     def _left(self, tally: Tally, speed: float) -> tuple[int | None, float | None]:
         """Files in all and seconds left, as far as they are known."""
-        total = self._total()
+        total = self.total
         if total is None or total < tally.n:
             return None, None
         return total, (total - tally.n) / speed if speed > 0 else None
@@ -120,6 +131,8 @@ class Progress:
 
     def end(self, tally: Tally) -> None:
         """The last word, for programs."""
+        if self._count:
+            self._count.close()
         if self._is_json:
             self._write_json(tally, is_done=True)
 
@@ -147,7 +160,7 @@ class Progress:
     def say(self, sentence: str) -> None:
         """One line for people."""
         self.clear()
-        if not self._is_json:
+        if not (self._is_json or self._is_quiet):
             click.echo(f"mai: {sentence}", err=True)
 
     def clear(self) -> None:

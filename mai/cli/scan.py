@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import click
 
@@ -20,7 +20,9 @@ from mai.cli._progress import Progress, Tally
 if TYPE_CHECKING:
     from mai.images.find import Found
     from mai.pipeline import Scanner
+    from mai.scanning.engine import Engine
     from mai.types import Record
+    from mai.weights.session import Device
 
 
 @click.command(short_help="Judge images, folders, globs and shards.")
@@ -59,6 +61,37 @@ if TYPE_CHECKING:
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Its ending sets the format.")
 @click.option(
     "--workers", type=click.IntRange(1), metavar="N", help="Processes. Default: one a CPU for many files."
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Processes of this machine, or actors of a Ray cluster (RAY_ADDRESS, else Ray on this machine).",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda", "tensorrt"]),
+    default="cpu",
+    show_default=True,
+    help="Where networks run; the CPU, with a sentence, if that cannot be had.",
+)
+@click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(0, min_open=True),
+    metavar="F",
+    help="With --engine ray: GPUs of each actor; 0.25 lets four share one.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Pictures that a network sees at once. Default: 1, on a GPU 16.",
+)
+@click.option(
+    "--group-duplicates",
+    is_flag=True,
+    help="Judge pictures that look the same once: copies take what was found in the first's pixels.",
 )
 @click.option(
     "--timeout",
@@ -117,6 +150,11 @@ def command(
     explain: bool,
     output: Path | None,
     workers: int | None,
+    engine: str,
+    device: str,
+    gpus_per_worker: float | None,
+    batch: int | None,
+    group_duplicates: bool,
     timeout: float | None,
     fail_on: tuple[str, ...],
     weights: str | None,
@@ -142,7 +180,7 @@ def command(
     from mai.images.decode import Limits
     from mai.images.find import find
     from mai.pipeline import Scanner
-    from mai.scanning.local import scan_local
+    from mai.scanning.engine import Engine, how
     from mai.scanning.sinks import KEPT
 
     if quiet and verbose:
@@ -153,6 +191,7 @@ def command(
         raise click.UsageError(f"--resume needs --output FILE as one of {', '.join(KEPT)}.")
     if partition_by and form != "parquet":
         raise click.UsageError("--partition-by divides Parquet: give --output FOLDER.parquet or --parquet.")
+    how(engine, group_duplicates, gpus_per_worker)
     usual = Limits()
     limits = Limits(max_bytes or usual.max_bytes, max_pixels or usual.max_pixels)
     scanner = Scanner(
@@ -166,14 +205,22 @@ def command(
         synthetic_labels=synthetic_labels,
         thumbnails=form == "html",
         cache=None if no_cache else default_file(),
+        device=cast("Device", device if engine == "local" else "cpu"),
+        batch=batch or (1 if device == "cpu" else 16),
     )
     _refuse_to_overwrite(output, paths)
     tally = Tally()
-    progress = Progress(is_shown=not quiet, is_json=progress_form == "json", total=lambda: None)
+    progress = Progress(is_shown=not quiet, is_json=progress_form == "json", sources=paths)
+    for sentence in scanner.notes:
+        progress.say(sentence)
+    judge = Engine(
+        scanner, engine, workers, timeout, group_duplicates, cast("Device", device), gpus_per_worker or 0.0,
+        total=lambda: progress.total, say=progress.say if verbose else None,
+    )  # fmt: skip
 
     def rows(founds: Iterable[Found]) -> Iterator[Record]:
         """Judge, count and tell; a stop ends the rows, and what was made stays."""
-        for record in scan_local(founds, scanner.settings, workers, scanner, timeout):
+        for record in judge.run(founds):
             tally.add(record)
             yield record
             progress.step(tally)
@@ -185,7 +232,8 @@ def command(
         if journal_kind:
             assert output is not None  # journal_kind says so
             told: dict[str, object] = {"paths": paths, "settings": _for_resuming(scanner, paths)}
-            _scan_into_file(output, form, partition_by, told, resume, founds, rows, tally, progress)
+            told["group_duplicates"] = group_duplicates
+            _scan_into_file(output, form, partition_by, told, resume, founds, judge, rows, tally, progress)
         else:
             with ExitStack() as stack:
                 stream = open_stream(stack, output)
@@ -264,6 +312,7 @@ def _scan_into_file(
     told: dict[str, object],
     resume: bool,
     founds: Iterable[Found],
+    judge: Engine,
     rows: Callable[[Iterable[Found]], Iterator[Record]],
     tally: Tally,
     progress: Progress,
@@ -284,6 +333,7 @@ def _scan_into_file(
         for label, n in journal.before.items():
             tally.count(label, n)
         tally.n_before = tally.n
+        judge.kept = journal.firsts
         try:
             for record in rows(journal.left(founds)):
                 journal.write(record)

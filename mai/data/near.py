@@ -38,6 +38,11 @@ def difference_hash(pixels: Pixels) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
+def says_something(value: int) -> bool:
+    """False for the hash of a blank picture or a plain gradient, which is near to that of any other."""
+    return _LEAST_ONES <= value.bit_count() <= 64 - _LEAST_ONES
+
+
 def near_duplicate_groups(hashes: Sequence[int | None], max_bits: int = MAX_BITS) -> list[int]:
     """The number of the group that each picture is in: chains of hashes at most `max_bits` apart.
 
@@ -54,7 +59,7 @@ def near_duplicate_groups(hashes: Sequence[int | None], max_bits: int = MAX_BITS
     groups = Groups(len(hashes))
     first: dict[int, int] = {}
     for i, value in enumerate(hashes):
-        if value is not None and _LEAST_ONES <= value.bit_count() <= 64 - _LEAST_ONES:
+        if value is not None and says_something(value):
             groups.join(first.setdefault(value, i), i)
     members = np.fromiter(first.values(), np.int64, len(first))
     values = np.fromiter(first.keys(), np.uint64, len(first))

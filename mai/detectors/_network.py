@@ -44,7 +44,9 @@ class NetworkDetector:
             )
         self.weights: str | None = self.loaded.name
         self.plan = read_plan(self.loaded.preprocessing)
-        self.session = open_session(self.loaded, settings.n_threads)
+        self.session = open_session(self.loaded, settings.n_threads, settings.device)
+        no_device = f"--device {settings.device} is not used by {self.weights}, which runs on the CPU only."
+        self.problem = getattr(self.session, "problem", no_device if settings.device != "cpu" else None)
 
     def look(self, images: Sequence[Image]) -> list[Evidence]:
         """One Evidence an image; all their views run as one batch."""

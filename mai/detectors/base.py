@@ -26,6 +26,7 @@ from typing import Literal, Protocol, cast
 
 from mai.errors import UnknownNameError
 from mai.types import Evidence, Image
+from mai.weights.session import Device
 
 Needs = Literal["bytes", "pixels"]
 Kind = Literal["network", "statement", "uncalibrated"]
@@ -40,12 +41,14 @@ class DetectorSettings:
         n_threads: threads of one inference session.
         trust: PEM file of C2PA trust anchors in place of the bundled list.
         synthetic_labels: labels of a `hub:` classifier that mean synthetic, where their words do not say it.
+        device: where a network runs.
     """
 
     weights: Path | None = None
     n_threads: int = 1
     trust: Path | None = None
     synthetic_labels: tuple[str, ...] = ()
+    device: Device = "cpu"
 
 
 class Detector(Protocol):

@@ -100,6 +100,31 @@ def decode(image: Image, limits: Limits = DEFAULT_LIMITS) -> Image:
     return replace(image, info=info, pixels=pixels)
 
 
+def small(image: Image, limits: Limits = DEFAULT_LIMITS, side_px: int = 64) -> NDArray[np.uint8]:
+    """Pixels for a thumbnail or a hash: uint8 RGB (H, W, 3), sRGB, upright; a JPEG's at a part of its size.
+
+    Args:
+        image: with data.
+        limits: most pixels of the whole.
+        side_px: least rows and columns that are wanted; a smaller picture comes as it is.
+
+    Raises:
+        ImageError: as decode.
+    """
+    if image.data is None:
+        raise ImageError("empty", "The image has no bytes.")
+    kind = pillow.openable_kind(image.data, image.path)
+    if kind != "JPEG":
+        pixels = decode(image, limits).pixels
+        assert pixels is not None
+        return pixels
+    with pillow.translated(kind, image.data, "pixels"), pillow.quiet_pillow():
+        picture = pillow.open_lazily(kind, image.data, limits.max_pixels)
+        picture.draft("RGB", (side_px, side_px))
+        picture.load()
+        return colour.to_pixels(picture, pillow.orientation(picture, kind, image.data))
+
+
 def from_bytes(data: bytes, path: str = "<bytes>", limits: Limits = DEFAULT_LIMITS) -> Image:
     """An encoded picture in memory; see `read`."""
     return read(Found(path, data=bytes(data), named=True), limits)

@@ -270,9 +270,9 @@ class _Search:
         )
         first = list(islice(kept, SORTED + 1))
         if len(first) > SORTED:
-            return chain(first, kept)
+            return chain(_let_go(first[::-1]), kept)
         entries.close()
-        return iter(sorted(first, key=lambda entry: os.fsencode(entry.name)))
+        return _let_go(sorted(first, key=lambda entry: os.fsencode(entry.name), reverse=True))
 
     def _in_folder(self, path: str) -> Iterator[Found]:
         """A file that was met, not named: found if its name, else its first bytes, say image."""
@@ -306,6 +306,12 @@ class _Search:
                 continue
             inner = shown if member.name is None else f"{shown}::{display(member.name)}"
             yield Found(inner, data=member.data, error=member.error)
+
+
+def _let_go(entries: list[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
+    """Entries from the last to the first, held no longer than needed: each keeps what it was asked, some 0.6 kB."""
+    while entries:
+        yield entries.pop()
 
 
 def _beside(entry: str, table: str) -> str:

@@ -49,6 +49,7 @@ class Journal:
 
     Attributes:
         before: label -> rows that earlier runs made; `none` for files that were not judged.
+        firsts: where `--group-duplicates` may keep what it knows, see copies.py.
         is_finished: an earlier run made the output and was stopped before it could tidy up.
 
     Raises:
@@ -62,6 +63,7 @@ class Journal:
         self.output = output
         self.folder = output.with_name(output.name + ".partial")
         self._rows_file = self.folder / "rows.jsonl"
+        self.firsts = self.folder / "firsts.sqlite"
         self.before: Counter[str] = Counter()
         told = json.dumps(dict(settings), sort_keys=True, default=str)
         try:
@@ -192,6 +194,7 @@ class Journal:
     def tidy(self) -> None:
         """Take the folder away."""
         self._rows_file.unlink(missing_ok=True)
+        self.firsts.unlink(missing_ok=True)
         (self.folder / "scan.json").unlink(missing_ok=True)
         self._lock.close()
         with suppress(OSError):  # somebody put something into it, or has begun another scan there

@@ -9,14 +9,18 @@ rest go on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from time import monotonic
+from typing import Any
 
 from mai.errors import UsageError
 from mai.images.find import Found
 from mai.machine import n_cpus
 from mai.pipeline import Scanner, ScanSettings
+from mai.scanning.copies import Run, hash_of
+from mai.scanning.tune import Choice, usual
 from mai.scanning.workers import Crew, make_scanner
 from mai.types import Record
 
@@ -33,6 +37,7 @@ def scan_local(
     n_workers: int | None = None,
     scanner: Scanner | None = None,
     timeout_s: float | None = None,
+    choose: Callable[[], Choice] = usual,
 ) -> Iterator[Record]:
     """Judge many images, rows in input order.
 
@@ -44,6 +49,7 @@ def scan_local(
         scanner: a Scanner of the same settings, if there is one already, for work in this process.
         timeout_s: seconds that one file may take, above 0; a file that takes longer gets a row `timed_out`.
             The work is then always done in workers, as nothing else can be stopped. None: no limit.
+        choose: asked for the number of workers and how they work, where `n_workers` is None, once they are started.
 
     Raises:
         UsageError: the time limit is none.
@@ -63,7 +69,32 @@ def scan_local(
         if not first:
             return
         founds = chain(first, founds)
-    yield from Crew(settings, n_workers or n_cpus(), timeout_s).run(founds)
+    if n_workers is None:
+        choice = choose()
+        n_workers = choice.n_workers
+        settings = replace(settings, n_threads=choice.n_threads, batch=max(choice.batch, settings.batch))
+    yield from Crew(settings, n_workers, timeout_s).run(founds)
+
+
+def runner(settings: ScanSettings, n_workers: int, timeout_s: float | None, scanner: Scanner) -> Run:
+    """What does something with each of many items, in order: in this process for one worker, else in a crew.
+
+    Args:
+        settings: what each worker makes its Scanner of.
+        n_workers: processes.
+        timeout_s: see scan_local.
+        scanner: a Scanner of the same settings, for work in this process.
+    """
+    light = ScanSettings(("metadata",), limits=settings.limits)  # a hash needs no network
+
+    def run(items: Iterable[Any], do: Callable[[Scanner, Any], Any]) -> Iterator[Any]:
+        if n_workers == 1 and timeout_s is None:
+            return (do(scanner, item) for item in items)
+        if do is hash_of:
+            return Crew(light, max(1, n_workers // 2), timeout_s, look=do).run(items)
+        return Crew(settings, n_workers, timeout_s, look=do).run(items)
+
+    return run
 
 
 def _few(founds: Iterator[Found], scanner: Scanner) -> Iterator[Record]:

@@ -113,7 +113,7 @@ class Crew:
         settings: what each worker makes its Scanner of.
         n_workers: most processes.
         timeout_s: seconds that one file may take; None: as long as it likes.
-        look: what a worker does with a file, picklable; None: it makes the file's row.
+        look: what a worker does with a file, picklable, and never None; None: it makes the file's row.
         has_ahead: send a worker its next errand while it is at work, so that it need not wait. Without, no file waits
             behind a slow one while another worker is idle.
     """
@@ -151,10 +151,11 @@ class Crew:
         """
         pending: deque[Errand] = deque()
         n_most = self._n_workers * WINDOW
-        feed = Feed(founds, n_most)
+        chunk = max(CHUNK, self._settings.batch)
+        feed = Feed(founds, max(n_most, chunk))
         try:
             while True:
-                while len(pending) < n_most and (files := feed.take(CHUNK, CHUNK_BYTES)):
+                while len(pending) < n_most and (files := feed.take(chunk, CHUNK_BYTES)):
                     pending.append(self.add(files))
                 if not pending and feed.is_over:
                     return
@@ -333,20 +334,30 @@ class Crew:
 
     def _died(self, found: Any) -> Any:
         """The row of a file whose worker died twice."""
-        return Record(
-            found.path,
-            "detector_failed",
-            message="The process that looked at this file died twice: out of memory or a crash in a decoder. "
-            "Try it alone with --workers 1, or lower --max-pixels.",
-        )
+        return died(found)
 
     def _late(self, found: Any, timeout_s: float) -> Any:
         """The row of a file that took too long."""
-        return Record(
-            found.path,
-            "timed_out",
-            message=f"Looking at this file took longer than the {timeout_s:g} s that --timeout gives, and was stopped.",
-        )
+        return late(found, timeout_s)
+
+
+def died(found: Found) -> Record:
+    """The row of a file that kills the process which looks at it."""
+    return Record(
+        found.path,
+        "detector_failed",
+        message="The process that looked at this file died twice: out of memory or a crash in a decoder. "
+        "Try it alone with --workers 1, or lower --max-pixels.",
+    )
+
+
+def late(found: Found, timeout_s: float) -> Record:
+    """The row of a file that took too long."""
+    return Record(
+        found.path,
+        "timed_out",
+        message=f"Looking at this file took longer than the {timeout_s:g} s that --timeout gives, and was stopped.",
+    )
 
 
 def make_scanner(settings: ScanSettings) -> Scanner:
@@ -368,17 +379,22 @@ def _serve(
             pipe.send(next(kind for kind in kinds if isinstance(error, kind))(str(error)))
             return
         pipe.send(None)
-        look = look or Scanner.scan
         errands: SimpleQueue[list[Any] | None] = SimpleQueue()
         # A thread that always takes what comes: were both ends to wait with a full pipe, they would wait for ever.
         ahead = Ahead(settings.limits.max_bytes)
         Thread(target=_take, args=(pipe, errands, ahead), daemon=True).start()
         while (founds := errands.get()) is not None:
-            for found in founds:
-                pipe.send(look(scanner, ahead.end(found)))
+            for record in _looked_at(scanner, look, (ahead.end(found) for found in founds)):
+                pipe.send(record)
         scanner.close()
     except (EOFError, OSError):
         return
+
+
+def _looked_at(
+    scanner: Scanner, look: Callable[[Scanner, Any], Any] | None, items: Iterable[Any]
+) -> Iterator[Any]:
+    return scanner.scan_many(items) if look is None else (look(scanner, item) for item in items)
 
 
 def _take(pipe: Connection, errands: SimpleQueue[list[Any] | None], ahead: Ahead) -> None:

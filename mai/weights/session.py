@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,15 @@ from mai.errors import WeightsError
 
 if TYPE_CHECKING:
     from mai.weights import Weights
+
+
+Device = Literal["cpu", "cuda", "tensorrt"]
+
+PROVIDERS: dict[str, tuple[str, ...]] = {
+    "cuda": ("CUDAExecutionProvider",),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+}
+"""What onnxruntime calls them, the best first."""
 
 
 class Runs(Protocol):
@@ -32,7 +41,7 @@ class Runs(Protocol):
         ...
 
 
-def open_session(weights: Weights, n_threads: int = 1) -> Runs:
+def open_session(weights: Weights, n_threads: int = 1, device: Device = "cpu") -> Runs:
     """Make weights ready to run: by onnxruntime, or by torch where config.json says `"engine": "torch"`.
 
     Raises:
@@ -41,7 +50,7 @@ def open_session(weights: Weights, n_threads: int = 1) -> Runs:
     """
     engine = weights.config.get("engine", "onnx")
     if engine == "onnx":
-        return Session(weights, n_threads)
+        return Session(weights, n_threads, device)
     if engine != "torch" or not weights.architecture.isidentifier():
         raise WeightsError(
             f"The weights {weights.name} need an engine {engine!r}, which this MAI does not know."
@@ -61,12 +70,17 @@ class Session:
     Args:
         weights: what to run; its hash is checked.
         n_threads: of one run.
+        device: where it runs; what cannot be had is told in `problem`, and the CPU is used.
+
+    Attributes:
+        outputs: names of the network's outputs.
+        problem: a sentence on why the device is not used, None if it is.
 
     Raises:
         WeightsError: the file is damaged or onnxruntime cannot read it.
     """
 
-    def __init__(self, weights: Weights, n_threads: int = 1) -> None:
+    def __init__(self, weights: Weights, n_threads: int = 1, device: Device = "cpu") -> None:
         import onnxruntime as ort
 
         data = weights.model_bytes()
@@ -75,13 +89,41 @@ class Session:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise WeightsError(
-                f"onnxruntime {ort.__version__} cannot run {weights.model}: {error}"
-            ) from error
+        self.problem: str | None = None
+        self._session: Any = None if device == "cpu" else self._on_device(ort, data, options, device)
+        if self._session is None:
+            try:
+                self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            except Exception as error:
+                raise WeightsError(
+                    f"onnxruntime {ort.__version__} cannot run {weights.model}: {error}"
+                ) from error
         self.outputs = [output.name for output in self._session.get_outputs()]
+
+    def _on_device(self, ort: Any, data: bytes, options: Any, device: Device) -> Any:
+        """A session on the device, None if there can be none; then `problem` says why."""
+        wanted = PROVIDERS[device]
+        has = ort.get_available_providers()
+        if wanted[0] not in has:
+            self.problem = (
+                f"--device {device} is not used, the CPU is: onnxruntime {ort.__version__} here has no {wanted[0]}. "
+                "Install onnxruntime-gpu in place of onnxruntime."
+            )
+            return None
+        try:
+            session = ort.InferenceSession(
+                data, options, providers=[*(one for one in wanted if one in has), "CPUExecutionProvider"]
+            )
+        except Exception as error:
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+            self.problem = f"--device {device} is not used, the CPU is: it could not be started: {said}."
+            return None
+        if session.get_providers()[0] != wanted[0]:  # onnxruntime goes on without what it could not load
+            self.problem = (
+                f"--device {device} is not used: {wanted[0]} could not be loaded (are driver, CUDA and cuDNN there?); "
+                f"{session.get_providers()[0]} is used."
+            )
+        return session
 
     def run(self, views: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Logits and, where the network has one, the map of patch logits.
