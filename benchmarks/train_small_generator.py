@@ -91,7 +91,6 @@ def main() -> None:
     squares, contents = pictures(given.data)
     print(f"{len(squares)} squares", flush=True)
     net = small.SmallFlow().to(memory_format=torch.channels_last)
-    net.measure(torch.cat([batch(squares, contents, np.random.default_rng(i))[0] for i in range(16)]))
     print(f"{sum(p.numel() for p in net.parameters()) / 1e6:.1f} M parameters", flush=True)
     average = {k: v.clone() for k, v in net.state_dict().items()}
     optimizer = torch.optim.AdamW(net.parameters(), lr=given.lr, betas=(0.9, 0.98), weight_decay=0.01)
@@ -143,7 +142,7 @@ def main() -> None:
                 with (given.output / "losses.csv").open("a", newline="") as file:
                     csv.writer(file).writerow([step, round(mean, 5), round(used)])
                 losses.clear()
-            if step % 50 == 0:
+            if step % 100 == 0:
                 keep()
     except KeyboardInterrupt:
         print("stopped; run it again to go on")

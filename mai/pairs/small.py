@@ -1,10 +1,8 @@
 """`small64`: a diffusion model of 64 px, trained from scratch on a CPU in an hour. Its card says what it is worth.
 
 A rectified flow in pixel space (Liu et al., arXiv 2209.03003): x_t = (1 - t) x_0 + t noise, the network says the
-velocity noise - x_0, and Euler steps go from t = 1 to 0. Patches of 4 x 4 pixels become their DCT coefficients as
-channels, so that the U-Net works at 16 x 16; it adds to the best linear guess of each coefficient (as Karras et al.,
-arXiv 2206.00364, section 5), so that it has only to learn what is not noise. The prompt is read as the words of
-`mai/pairs/words.py`.
+velocity noise - x_0, and Euler steps go from t = 1 to 0. Patches of 4 x 4 pixels become channels first, so that the
+U-Net works at 16 x 16. The prompt is read as the words of `mai/pairs/words.py`.
 """
 
 from __future__ import annotations
@@ -42,9 +40,6 @@ class SmallFlow(nn.Module):
     Legend: B batch, C channels, H W pixels, K words.
     """
 
-    basis: Tensor
-    power: Tensor
-
     def __init__(self) -> None:
         super().__init__()
         diffusers = require("diffusers", "pairs", "The generator small64")
@@ -61,39 +56,11 @@ class SmallFlow(nn.Module):
             class_embed_type="identity",
         )
         self.words = nn.Linear(len(WORDS) + 1, CHANNELS[0] * 4)
-        nn.init.zeros_(self.unet.conv_out.weight)
-        nn.init.zeros_(self.unet.conv_out.bias)
-        self.register_buffer("basis", _dct().float())
-        self.register_buffer("power", torch.ones(3 * PATCH_PX**2))
-
-    def channels(self, x: Tensor) -> Tensor:
-        """Pixels (B, 3, H, W) -> DCT coefficients of patches (B, 48, H/4, W/4), orthonormal."""
-        patches = pixel_unshuffle(x, PATCH_PX)
-        b, _, h, w = patches.shape
-        out: Tensor = torch.einsum("kp,bcphw->bckhw", self.basis, patches.reshape(b, 3, -1, h, w))
-        return out.flatten(1, 2)
-
-    def measure(self, x: Tensor) -> None:
-        """Take the mean power of each coefficient from pictures (B, 3, H, W), before training."""
-        self.power.copy_(self.channels(x).square().mean((0, 2, 3)))
 
     def forward(self, x: Tensor, t: Tensor, words: Tensor) -> Tensor:
         """Velocity (B, 3, H, W) of x (B, 3, H, W) at times t (B,) 0..1, words (B, K + 1); the last column: no words."""
-        z, at, power = self.channels(x), t[:, None, None, None], self.power[None, :, None, None]
-        total = (1 - at) ** 2 * power + at**2  # the variance of x_t
-        seen = self.unet(z / total.sqrt(), t * 1000, class_labels=self.words(words)).sample
-        out = z * (at - (1 - at) * power) / total + (power / total).sqrt() * seen
-        b, _, h, w = out.shape
-        patches = torch.einsum("kp,bckhw->bcphw", self.basis, out.reshape(b, 3, -1, h, w))
-        return pixel_shuffle(patches.flatten(1, 2), PATCH_PX)
-
-
-def _dct() -> Tensor:
-    """The orthonormal DCT-II of 4 x 4 patches, (16, 16): coefficient by pixel."""
-    n = torch.arange(PATCH_PX, dtype=torch.float64)
-    rows = torch.cos(torch.pi * (n[None] + 0.5) * n[:, None] / PATCH_PX) * (2 / PATCH_PX) ** 0.5
-    rows[0] /= 2**0.5
-    return torch.kron(rows, rows)
+        out = self.unet(pixel_unshuffle(x, PATCH_PX), t * 1000, class_labels=self.words(words)).sample
+        return pixel_shuffle(out, PATCH_PX)
 
 
 def conditions(captions: Sequence[str]) -> Tensor:

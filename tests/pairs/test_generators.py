@@ -228,6 +228,26 @@ def test_missing_weights_say_where_to_put_them(tmp_path: Path, monkeypatch: pyte
         open_generator(registry.find("vae:taesd"), "image", 0.5, Runtime("cpu"))
 
 
+def test_the_small_sampler_that_ships_follows_its_prompt_and_its_seed() -> None:
+    generator = open_generator(registry.find("small64"), "none", 0, Runtime("cpu"))
+
+    def means(prompt: str) -> list[float]:
+        made = generator.make([Request("a", prompt, seed, 64, 64, GREY) for seed in (1, 2, 3)])
+        assert all(one.pixels is not None and one.pixels.shape == (64, 64, 3) for one in made)
+        return [float(one.pixels.mean()) for one in made if one.pixels is not None]
+
+    dark, bright = means("a dark photo of a street at night"), means("a bright photo of snow")
+    assert max(dark) + 30 < min(bright)
+    assert means("a dark photo of a street at night") == dark
+    assert len(set(dark)) == 3, "another seed, another picture"
+    blue, orange = (
+        generator.make([Request("a", f"a photo, {colour}", 4, 64, 64, GREY)])[0].pixels
+        for colour in ("blue", "orange")
+    )
+    assert blue is not None and orange is not None
+    assert (blue[..., 2].mean() - blue[..., 0].mean()) > (orange[..., 2].mean() - orange[..., 0].mean()) + 10
+
+
 class Api(BaseHTTPRequestHandler):
     """An images endpoint: what it answers is asked for in the prompt."""
 
