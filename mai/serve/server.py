@@ -81,7 +81,7 @@ def run(app: FastAPI, settings: ServeSettings, *, is_quiet: bool = False) -> int
             flush=True,
         )
     server = Server(config, service)
-    asyncio.run(server.serve(sockets=[bound]))
+    server.run(sockets=[bound])  # on uvloop where it is
     return 1 if service.desk.failure is not None or not server.started else 0
 
 
