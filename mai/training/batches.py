@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +38,20 @@ class AugmentedViews:
         return torch.from_numpy(views), torch.from_numpy(labels)
 
 
+class Draws:
+    """The draws of batches to come, made as they are needed.
+
+    Args:
+        make: begins them anew.
+    """
+
+    def __init__(self, make: Callable[[], Iterator[Sequence[Draw]]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[Sequence[Draw]]:
+        return self._make()
+
+
 def _start_worker(_: int) -> None:
     import cv2
     import torch
@@ -47,8 +61,8 @@ def _start_worker(_: int) -> None:
 
 
 def batches(
-    views: AugmentedViews, plan: Sequence[Sequence[Draw]], n_workers: int
-) -> Iterator[tuple[Any, Any]]:
+    views: AugmentedViews, plan: Iterable[Sequence[Draw]], n_workers: int
+) -> Generator[tuple[Any, Any]]:
     """All batches of `plan`, in order, whatever the number of workers.
 
     Args:
@@ -61,7 +75,7 @@ def batches(
 
     loader: DataLoader[Any] = DataLoader(
         views,  # type: ignore[arg-type]  # its keys are lists of draws, batches come ready
-        sampler=list(plan),
+        sampler=plan,
         batch_size=None,
         num_workers=n_workers,
         prefetch_factor=3 if n_workers else None,

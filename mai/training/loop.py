@@ -19,6 +19,8 @@ import json
 import math
 import sys
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +29,13 @@ from mai.errors import TrainingError, require
 from mai.machine import n_cpus
 from mai.measure import metrics
 from mai.training import checkpoint
-from mai.training.batches import AugmentedViews, batches
+from mai.training.batches import AugmentedViews, Draws, batches
 from mai.training.device import Speed, choose, choose_device, keep_memory
 from mai.training.job import Job, versions
 from mai.training.metrics_file import FIELDS, add_line
 from mai.training.optimizer import make_optimizer, rate_at
 from mai.training.resume import previous
-from mai.training.sampler import BalancedSampler
+from mai.training.sampler import BalancedSampler, Draw
 from mai.training.validation import AlignedViews, aligned_views, score_views
 
 if TYPE_CHECKING:
@@ -139,6 +141,10 @@ class _Run:
         )
         self.n_batches = max(1, len(self.sampler) // self.recipe.run.batch_size)
         self.n_steps = self.n_batches * self.recipe.run.epochs
+        # One stream over all epochs: workers are forked once, now, while this process is small. Forked at each epoch
+        # they hold what it held then, while it goes on writing: twice the memory.
+        views = AugmentedViews(store, data, self.recipe.augment)
+        self.stream = batches(views, Draws(self._draws), self._n_workers())
         self.validation: AlignedViews = aligned_views(
             store, rows["validation"], data, most=self.recipe.run.validation_views
         )
@@ -147,6 +153,17 @@ class _Run:
         """Train until the last epoch or until patience ends."""
         self._announce()
         started_at = self.epoch
+        try:
+            self._go_on(started_at)
+        finally:
+            self.stream.close()
+        if self.is_main:
+            from mai.training.pictures import draw_run
+
+            draw_run(self.job.output)
+        return self.job.output / "best.pt"
+
+    def _go_on(self, started_at: int) -> None:
         while self.epoch < self.recipe.run.epochs and not self._is_out_of_patience():
             loss, rate, seconds = self._train_epoch()
             self.epoch, self.step = self.epoch + 1, 0
@@ -155,11 +172,15 @@ class _Run:
                 self._say(f"No better validation AUROC for {self.bad_epochs} epochs: stopped early.")
             if self.job.stop_after_epochs and self.epoch - started_at >= self.job.stop_after_epochs:
                 break
-        if self.is_main:
-            from mai.training.pictures import draw_run
 
-            draw_run(self.job.output)
-        return self.job.output / "best.pt"
+    def _draws(self) -> Iterator[list[Draw]]:
+        """This process's part of every batch to come, over all epochs."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        first = self.step
+        for epoch in range(self.epoch, self.recipe.run.epochs):
+            for batch in self.sampler.epoch(epoch, self.n_batches, self.recipe.run.batch_size)[first:]:
+                yield batch[rank::world]
+            first = 0
 
     def _is_out_of_patience(self) -> bool:
         return bool(self.recipe.run.patience) and self.bad_epochs >= self.recipe.run.patience
@@ -168,10 +189,7 @@ class _Run:
         import torch
 
         recipe, plan = self.recipe, self.recipe.run
-        all_batches = self.sampler.epoch(self.epoch, self.n_batches, plan.batch_size)
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        mine = [batch[rank::world] for batch in all_batches[self.step :]]
-        views = AugmentedViews(self.job.store, recipe.data, recipe.augment)
+        world = self.accelerator.num_processes
         if plan.frozen_share:
             if not hasattr(self.raw, "freeze"):
                 raise TrainingError(
@@ -186,7 +204,7 @@ class _Run:
         n_seen, started, saved = 0, time.perf_counter(), time.perf_counter()
         half = plan.label_smoothing / 2
         with self._progress() as tick:
-            for batch, labels in batches(views, mine, self._n_workers()):
+            for batch, labels in islice(self.stream, self.n_batches - self.step):
                 self._set_rate()
                 with self.accelerator.autocast():
                     logits = self.model(batch.to(self.accelerator.device))
