@@ -19,6 +19,11 @@ from mai.errors import DataError, UsageError
 RATES: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 """Error rates a table of thresholds is made for, as far as the calibration set resolves them."""
 
+DEFAULT_FPR, DEFAULT_FNR = 0.01, 0.1
+"""Rates of the default operating point. One authentic picture in a hundred may be flagged. 'No sign of AI' may be wrong
+of one synthetic picture in ten: at one in twenty it is said of half as many authentic ones (.24 against .46 of the
+validation split with pixel_v1_1), and most answers are 'cannot tell'."""
+
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
@@ -214,6 +219,19 @@ def operating_table(scores: ArrayLike, labels: ArrayLike, data: str) -> Operatin
         n_authentic=len(authentic),
         data=data,
     )
+
+
+def least_rate(points: Sequence[OperatingPoint], wanted: float) -> float:
+    """The rate wanted, or the smallest that the calibration pictures can tell.
+
+    Raises:
+        DataError: they can tell none.
+    """
+    if not points:
+        raise DataError(
+            "There are too few calibration pictures for any threshold: give some hundred of each class."
+        )
+    return float(max(wanted, points[0].rate))
 
 
 def _points(

@@ -18,7 +18,7 @@ from mai.data.sketch import sketch
 from mai.errors import DataError, TrainingError, UsageError
 from mai.images.views import ViewPlan
 from mai.machine import n_cpus
-from mai.measure.calibrate import fit_platt, operating_table
+from mai.measure.calibrate import DEFAULT_FNR, DEFAULT_FPR, fit_platt, least_rate, operating_table
 from mai.training import checkpoint, evaluation, folds, start
 from mai.training.architectures import Architecture
 from mai.training.recipe import Recipe
@@ -26,8 +26,6 @@ from mai.training.recipe import Recipe
 if TYPE_CHECKING:
     from mai.data.sources import LabelledSet
     from mai.weights import Weights
-
-DEFAULT_FPR, DEFAULT_FNR = 0.01, 0.05
 
 
 def export_run(
@@ -150,8 +148,8 @@ def calibrate_folder(
         "calibration": calibration.to_dict(),
         "thresholds": table.to_dict(),
         "default": {
-            "fpr": _resolved(table.synthetic, DEFAULT_FPR),
-            "fnr": _resolved(table.authentic, DEFAULT_FNR),
+            "fpr": least_rate(table.synthetic, DEFAULT_FPR),
+            "fnr": least_rate(table.authentic, DEFAULT_FNR),
         },
     }
     _write(folder, values)
@@ -162,12 +160,6 @@ def calibrate_folder(
     _write(folder, {**values, "measured": measured})
     (folder / "README.md").write_text(card({**values, "measured": measured}), "utf-8")
     return weights_on_disk.load(folder)
-
-
-def _resolved(points: Any, wanted: float) -> float:
-    if not points:
-        raise DataError("The calibration split is too small for any threshold.")
-    return float(max(wanted, points[0].rate))
 
 
 def _write(folder: Path, values: Mapping[str, Any]) -> None:

@@ -20,13 +20,20 @@ from mai.data.labelled import LabelledSet, Row
 from mai.data.store import decode_row
 from mai.detectors.base import Detector
 from mai.errors import DataError, ImageError, UsageError, require
-from mai.measure.calibrate import Calibration, OperatingTable, fit_platt, operating_table
+from mai.measure.calibrate import (
+    DEFAULT_FNR,
+    DEFAULT_FPR,
+    Calibration,
+    OperatingTable,
+    fit_platt,
+    least_rate,
+    operating_table,
+)
 from mai.training import evaluation
 from mai.verdict.fuse import Fusion, key
 from mai.weights import Weights
 
 Protocol = Literal["aligned", "native"]
-DEFAULT_FPR, DEFAULT_FNR = 0.01, 0.05
 VIEW_PX = 224
 """Side that aligned rows become which are whole views already (a short side of 240 px in MAI's own corpus)."""
 FOLDS = 5
@@ -138,19 +145,6 @@ def calibrated(logits: NDArray[np.float64], labels: NDArray[np.int64], data: str
             "fnr": least_rate(table.authentic, DEFAULT_FNR),
         },
     }
-
-
-def least_rate(points: Sequence[Any], wanted: float) -> float:
-    """The rate wanted, or the smallest that the calibration pictures can tell.
-
-    Raises:
-        DataError: they can tell none.
-    """
-    if not points:
-        raise DataError(
-            "There are too few calibration pictures for any threshold: give some hundred of each class."
-        )
-    return float(max(wanted, points[0].rate))
 
 
 @dataclass(frozen=True, slots=True)
