@@ -140,6 +140,9 @@ def _text(figures: dict[str, Any]) -> str:
             f"{'your authentic pictures (cross-validated)':44}"
             f"{before['new_flagged']:>6} of {n_a:<3}{after['new_flagged']:>5} of {n_a:<3}"
         )
+    lines.append(
+        f"{'AUROC of yours against known ones':44}{before['new_auroc']:>12.4f}{after['new_auroc']:>12.4f}"
+    )
     known = f"known synthetic pictures ({figures['n_known_synthetic']})"
     lines.append(f"{known:44}{before['known_recall']:>12.3f}{after['known_recall']:>12.3f}")
     lines.append(

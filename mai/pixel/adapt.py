@@ -30,6 +30,7 @@ from mai.pixel.memory import Remembered
 
 if TYPE_CHECKING:
     from mai.data.sources import Row
+    from mai.types import Pixels
 
 Array = NDArray[np.float64]
 
@@ -72,12 +73,14 @@ class Figures:
     Attributes:
         known_auroc: on the remembered calibration pictures.
         known_recall: share of their synthetic ones called synthetic.
+        new_auroc: new pictures against the remembered ones of the other class, the mean over classes.
         new_caught: new synthetic pictures called synthetic.
         new_flagged: new authentic pictures called synthetic.
     """
 
     known_auroc: float
     known_recall: float
+    new_auroc: float
     new_caught: int
     new_flagged: int
 
@@ -126,21 +129,29 @@ def read_new(rows: Sequence[Row], run: Features, plan: ViewPlan, seed: int = 0) 
     from mai.training.evaluation import decoded, views_of_row
 
     how = Augmentation()
-    plain, variants, labels, units = [], [], [], []
     broken: dict[str, str] = {}
-    for number, (row, pixels) in enumerate(decoded(rows, broken)):
-        plain.append(picture_feature(run, *views_of_row(row, pixels, plan, "native"), plan))
-        stored = dict(views_of(row, pixels))
+    views: dict[str, dict[str, list[Pixels]]] = {}
+    stored: dict[str, dict[str, Pixels]] = {}
+    facts: dict[str, tuple[int, str]] = {}
+    for row, pixels in decoded(rows, broken):
+        whole, native = views_of_row(row, pixels, plan, "native")
+        known = views.setdefault(row.image, {"whole": [], "native": []})
+        known["whole"] += whole
+        known["native"] += native
+        stored.setdefault(row.image, {}).update(views_of(row, pixels))
+        facts[row.image] = (row.label, row.unit)
+    plain, variants = [], []
+    for number, image in enumerate(views):
+        plain.append(picture_feature(run, views[image]["whole"], views[image]["native"], plan))
         made = []
         for copy in range(N_VARIANTS):
             drawn = {
                 kind: [augment(view, np.random.default_rng([seed, number, copy]), plan.side(kind), how)]
-                for kind, view in stored.items()
+                for kind, view in stored[image].items()
             }
             made.append(picture_feature(run, drawn.get("whole", []), drawn.get("crop", []), plan))
         variants.append(made)
-        labels.append(row.label)
-        units.append(row.unit)
+    labels, units = [facts[image][0] for image in views], [facts[image][1] for image in views]
     if len(plain) < LEAST:
         told = f" ({len(broken)} could not be read: {next(iter(broken.values()))})" if broken else ""
         raise DataError(
@@ -212,21 +223,36 @@ def adapt(
     def caught(z: Array, calibration: Calibration, table: OperatingTable) -> NDArray[np.bool_]:
         return np.array([calibration.score(value) >= table.at_fpr(fpr).score for value in z])
 
-    def crossed(strength: float) -> tuple[NDArray[np.bool_], float]:
-        """Whether each new picture is called synthetic by a head that it had no part in, and their log loss."""
+    def against_known(z: Array, labels: NDArray[np.int64], w: Array, b: float) -> list[float]:
+        """AUROC of the new pictures of each class that there is against the remembered ones of the other."""
+        theirs = known.features @ w + b
+        areas = []
+        for y in np.unique(labels):
+            both = np.concatenate([z[labels == y], theirs[known.labels != y]])
+            truth = np.concatenate([labels[labels == y], known.labels[known.labels != y]])
+            areas.append(auroc(both, truth))
+        return areas
+
+    def crossed(strength: float) -> tuple[NDArray[np.bool_], float, float]:
+        """Whether each new picture is called synthetic by a head that it had no part in; AUROC and log loss of them."""
         called = np.zeros(len(new.labels), bool)
         cost = np.zeros(len(new.labels))
+        areas: list[float] = []
         for out in folds:
             w, b = fit(*_copies(new, ~out), held, weight, bias, strength)
             _, _, calibration, table = known_figures(w, b)
             z = new.plain[out] @ w + b
             called[out] = caught(z, calibration, table)
+            areas += against_known(z, new.labels[out], w, b)
             scaled = calibration.slope * z + calibration.offset
             cost[out] = np.logaddexp(0, scaled) - new.labels[out] * scaled
-        return called, float(np.mean([cost[new.labels == y].mean() for y in np.unique(new.labels)]))
+        mean_cost = float(np.mean([cost[new.labels == y].mean() for y in np.unique(new.labels)]))
+        return called, float(np.mean(areas)), mean_cost
 
     area, recall, calibration, table = known_figures(weight, bias)
-    before = _figures(area, recall, caught(new.plain @ weight + bias, calibration, table), new.labels)
+    z = new.plain @ weight + bias
+    new_area = float(np.mean(against_known(z, new.labels, weight, bias)))
+    before = _figures(area, recall, new_area, caught(z, calibration, table), new.labels)
     best: tuple[float, Adapted] | None = None
     for strength in STRENGTHS:
         w, b = fit(*_copies(new, np.ones(len(new.labels), bool)), held, weight, bias, strength)
@@ -236,10 +262,10 @@ def adapt(
         if kept_recall < recall - RECALL_COST:
             continue
         try:
-            called, cost = crossed(strength)
+            called, new_area, cost = crossed(strength)
         except DataError:  # without a fold it forgets so much that it cannot be calibrated
             continue
-        after = _figures(kept_area, kept_recall, called, new.labels)
+        after = _figures(kept_area, kept_recall, new_area, called, new.labels)
         n = int(new.labels.sum())
         made = Adapted(w, b, strength, calibration, table, before, after, n, len(new.labels) - n)
         if best is None or cost < best[0]:
@@ -263,5 +289,7 @@ def _folds(units: Sequence[str]) -> list[NDArray[np.bool_]]:
     return [number == fold for fold in range(N_FOLDS) if (number == fold).any()]
 
 
-def _figures(area: float, recall: float, called: NDArray[np.bool_], labels: NDArray[np.int64]) -> Figures:
-    return Figures(area, recall, int(called[labels == 1].sum()), int(called[labels == 0].sum()))
+def _figures(
+    area: float, recall: float, new_area: float, called: NDArray[np.bool_], labels: NDArray[np.int64]
+) -> Figures:
+    return Figures(area, recall, new_area, int(called[labels == 1].sum()), int(called[labels == 0].sum()))
