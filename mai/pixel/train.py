@@ -50,5 +50,7 @@ ARCHITECTURE = Architecture(
     build=build,
     with_patches=with_patches,
     finish=remember,
-    plan=ViewPlan(size_px=160, n_whole=1, whole_share=1.0, n_native=1, native_px=160, whole_weight=0.6),
+    plan=ViewPlan(
+        size_px=160, n_whole=1, whole_share=1.0, n_native=2, native_px=160, whole_weight=0.8, whole_px=224
+    ),
 )
