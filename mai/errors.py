@@ -43,8 +43,9 @@ class UnknownNameError(UsageError):
         self.kind, self.name, self.known = kind, name, sorted(known)
         near = difflib.get_close_matches(name, self.known, n=1)
         hint = f" Did you mean '{near[0]}'?" if near else ""
+        be = "are" if kind.endswith("s") else "is"
         super().__init__(
-            f"There is no {kind} named '{name}'.{hint} Known: {', '.join(self.known) or 'none'}."
+            f"There {be} no {kind} named '{name}'.{hint} Known: {', '.join(self.known) or 'none'}."
         )
 
 

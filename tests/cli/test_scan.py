@@ -133,7 +133,7 @@ def test_no_path_and_weights_of_no_one(mai, folder: Path) -> None:  # type: igno
     assert mai("scan").code == 2
     ran = mai("scan", folder, "--weights", "resnet_v9_9")
     assert ran.code == 2
-    assert "There is no weights named 'resnet_v9_9'" in ran.err
+    assert "There are no weights named 'resnet_v9_9'" in ran.err
 
 
 def test_the_operating_point_moves_the_label(mai, folder: Path, resnet: Path) -> None:  # type: ignore[no-untyped-def]

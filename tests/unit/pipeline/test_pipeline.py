@@ -137,7 +137,7 @@ def test_an_unweighed_network_says_so() -> None:
         ("statment", {}, UnknownNameError, "Did you mean 'statement'"),
         (" , ", {}, UsageError, "No detector is named"),
         ("statement", {"weights": "red_v1_0"}, UsageError, "--detectors statement,red"),
-        ("red", {"weights": "blue_v1_0"}, UnknownNameError, "There is no weights named"),
+        ("red", {"weights": "blue_v1_0"}, UnknownNameError, "There are no weights named"),
     ],
 )
 def test_wrong_settings_are_refused_before_any_image(detectors, settings, error, told) -> None:  # type: ignore[no-untyped-def]
