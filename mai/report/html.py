@@ -30,7 +30,8 @@ td.thumb div { width: 64px; height: 64px; background: var(--fill) } td.file { ov
 .images { table-layout: fixed } .images col.thumb { width: 80px } .images col.answer-column { width: 13rem }
 .images col.score-column { width: 5.5rem } .images col.reason-column { width: 15rem }
 details p { margin: .3rem 0 } details { font-size: .9rem }
-@media (max-width: 44rem) { thead { display: none } tr { display: grid; grid-template-columns: 76px 1fr;
+@media (max-width: 44rem) { .images, .images tbody { display: block } .images :is(colgroup, thead) { display: none }
+  .images tr { display: grid; grid-template-columns: 76px minmax(0, 1fr);
   border-top: 1px solid var(--line); padding: .6rem 0 } td { border: 0; padding: 0 } td.thumb { grid-row: 1 / span 5 }
   td.n { text-align: left } td.n::before { content: attr(data-name) " "; color: var(--soft) } }
 tr[hidden] { display: none }

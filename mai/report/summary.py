@@ -15,10 +15,15 @@ from typing import Any
 from mai.errors import UsageError, require
 from mai.report import page
 from mai.report.parquet import NO_VALUE
-from mai.report.words import LABELS
+from mai.report.words import LABELS, REASONS, STATUSES
 
 N_BINS = 20
 N_SHOWN = 50
+
+STYLE = """
+.chart { display: block; width: 100%; height: 14rem; fill: var(--link); border-bottom: 1px solid var(--line) }
+.ends { display: flex; justify-content: space-between }
+"""
 
 Row = dict[str, Any]
 
@@ -190,21 +195,22 @@ def html(made: Summary, source: str) -> str:
         for i, n in enumerate(made.bins)
     )
     chart = (
-        f'<svg viewBox="0 0 100 42" role="img" aria-label="Files by score, from 0 on the left to 1 on the right" '
-        f'class="chart">{bars}</svg><p class="soft">score 0 (no sign of AI) to 1 (likely AI-generated)</p>'
+        '<svg viewBox="0 0 100 40" preserveAspectRatio="none" role="img" class="chart" '
+        f'aria-label="Files by score, from 0 on the left to 1 on the right">{bars}</svg>'
+        '<p class="soft ends"><span>score 0, leans authentic</span><span>1, leans AI-generated</span></p>'
     )
     parts = [
-        page.head("MAI scan", ".chart { width: 100%; max-height: 14rem; fill: var(--link) }", ""),
+        page.head("MAI scan", STYLE, ""),
         f"<header><h1>{made.n:,} files scanned</h1><p class=soft>{page.text(source)}</p></header><main>",
         page.section("What was found", [page.facts(counts)], "found"),
         page.section("Scores", [chart], "scores"),
         page.section("Highest scores", [_table(made.highest)], "highest"),
     ]
     if made.reasons:
-        reasons = [(name.replace("_", " "), f"{n:,}") for name, n in made.reasons.most_common()]
+        reasons = [(_told(name), f"{n:,}") for name, n in made.reasons.most_common()]
         parts.append(page.section("Reasons", [page.facts(reasons)], "reasons"))
     if made.statuses:
-        statuses = [(name.replace("_", " "), f"{n:,}") for name, n in made.statuses.most_common()]
+        statuses = [(_told(name), f"{n:,}") for name, n in made.statuses.most_common()]
         parts.append(
             page.section(
                 "Not judged", [page.facts(statuses), _table(made.examples.get("none", []))], "failed"
@@ -219,11 +225,17 @@ def html(made: Summary, source: str) -> str:
     return "".join(parts)
 
 
+def _told(name: str) -> str:
+    """A reason or status in the words of `mai scan`; one of a later version as it is written."""
+    known: dict[str, str] = {str(key): said for key, said in (*REASONS.items(), *STATUSES.items())}
+    return known.get(name, name.replace("_", " "))
+
+
 def _table(rows: list[Row]) -> str:
     lines = "".join(
         f"<tr><td data-name=file>{page.text(row['path'])}</td><td data-name=score class=n>"
         f"{'' if row['score'] is None else format(float(row['score']), '.3f')}</td>"
-        f"<td data-name=why>{page.text(row.get('message') or (row.get('reason') or '').replace('_', ' '))}</td></tr>"
+        f"<td data-name=why>{page.text(row.get('message') or _told(row.get('reason') or ''))}</td></tr>"
         for row in rows
     )
     return f"<table class=cards><thead><tr><th>file<th class=n>score<th>why</tr></thead><tbody>{lines}</tbody></table>"
