@@ -12,6 +12,8 @@ from typing import Any
 from mai.errors import MaiError
 from mai.moondream import golden
 
+PHOTOGRAPH = Path(__file__).with_name("coffee.jpg")
+
 
 def against_golden(folder: Path) -> list[dict[str, Any]]:
     """One finding a case: the largest absolute differences of image features, logits and loss.
@@ -36,7 +38,7 @@ def against_golden(folder: Path) -> list[dict[str, Any]]:
 
 
 def fetched(source: str) -> list[dict[str, Any]]:
-    """Fetch, hash, load, caption a drawn picture, time a score, look at memory; each a finding."""
+    """Fetch, hash, load, caption a photograph, time a score, look at memory; each a finding."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -60,10 +62,15 @@ def fetched(source: str) -> list[dict[str, Any]]:
             say("sha256", True, f"{name} {digest}")
         chat = Chat(base)
         started = time.perf_counter()
-        caption = chat.caption([_drawn()], length="short")[0]
-        say("caption", bool(caption), f"'{caption[:200]}', {time.perf_counter() - started:.1f} s")
+        caption = chat.caption([_photograph()], length="short")[0]
+        took = time.perf_counter() - started
+        say(
+            "caption",
+            bool(caption),
+            f"'{caption[:200]}' (the photograph shows a cup of coffee), {took:.1f} s",
+        )
         started = time.perf_counter()
-        score = chat.score([_drawn()])[0]
+        score = chat.score([_photograph()])[0]
         say(
             "score",
             math.isfinite(score),
@@ -86,11 +93,10 @@ def fetched(source: str) -> list[dict[str, Any]]:
     return found
 
 
-def _drawn() -> Any:
+def _photograph() -> Any:
+    """uint8 RGB (320, 480, 3): a cup of coffee (source and licence: examples/README.md)."""
     import numpy as np
+    from PIL import Image as PILImage
 
-    y, x = np.mgrid[:480, :640]
-    sky = np.stack([120 + x // 8, 160 + y // 8, np.full_like(x, 230)], -1)
-    sky[300:] = (40, 120, 50)
-    sky[200:360, 240:400] = (180, 60, 40)
-    return sky.clip(0, 255).astype(np.uint8)
+    with PILImage.open(PHOTOGRAPH) as picture:
+        return np.asarray(picture.convert("RGB"))
