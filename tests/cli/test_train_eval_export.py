@@ -235,7 +235,7 @@ def test_a_missing_extra_says_what_to_install(at_home: Path, package: str, words
     done = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert f"needs the package '{package}'" in done.stderr
     assert "pip install 'mai-identifier[train]'" in done.stderr
