@@ -20,6 +20,8 @@ _JOB = re.compile(rf"Job ID:[ \t]{{0,3}}{_UUID}\s*\Z")
 _GROK = re.compile(r"\s*Signature:\s*[A-Za-z0-9+/=_-]{64,}(?:\s|\Z)")
 _DREAM = re.compile(r"\s-s ?\d+\b.*\s-(?:S|W|H|C|A) ?\S", re.DOTALL)
 _MAX_LINE = 100_000
+_MAX_NAME = 1000
+"""Characters of a program's name with its version and address."""
 
 
 def anything(value: str) -> bool:
@@ -34,9 +36,9 @@ def is_one_of(*texts: str) -> Predicate:
 
 
 def fits(pattern: str) -> Predicate:
-    """The whole text, without blanks around it, fits a regular expression."""
+    """The whole text, without blanks around it, fits a regular expression; what is longer than a name does not."""
     compiled = re.compile(pattern)
-    return lambda value: compiled.fullmatch(value.strip()) is not None
+    return lambda value: len(value) < _MAX_NAME and compiled.fullmatch(value.strip()) is not None
 
 
 def is_json_with(*keys: str) -> Predicate:
