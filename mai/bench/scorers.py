@@ -312,8 +312,8 @@ def synthetic_label(labels: dict[int, str]) -> int:
 def _transformers(name: str) -> FunctionScorer:
     transformers = require("transformers", "vlm", "Running a transformers classifier")
     torch = require("torch", "vlm", "Running a transformers classifier")
-    processor = transformers.AutoImageProcessor.from_pretrained(name, use_fast=False)
-    model = transformers.AutoModelForImageClassification.from_pretrained(name).eval()
+    processor = transformers.AutoImageProcessor.from_pretrained(name, use_fast=False, trust_remote_code=False)
+    model = transformers.AutoModelForImageClassification.from_pretrained(name, trust_remote_code=False).eval()
     index = synthetic_label({int(i): label for i, label in model.config.id2label.items()})
 
     def function(pixels: Pixels) -> float:

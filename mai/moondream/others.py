@@ -174,9 +174,11 @@ def open_base(recipe: TuneRecipe, source: str, device: str) -> tuple[OtherStuden
     def read() -> tuple[Any, Any, Any]:
         auto = transformers.AutoModelForImageTextToText
         return (
-            auto.from_pretrained(source, revision=revision, dtype=kind),
-            transformers.AutoImageProcessor.from_pretrained(source, revision=revision, backend="pil"),
-            transformers.AutoTokenizer.from_pretrained(source, revision=revision),
+            auto.from_pretrained(source, revision=revision, dtype=kind, trust_remote_code=False),
+            transformers.AutoImageProcessor.from_pretrained(
+                source, revision=revision, backend="pil", trust_remote_code=False
+            ),
+            transformers.AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False),
         )
 
     if not source:

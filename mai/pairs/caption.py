@@ -123,9 +123,11 @@ class HubCaptions:
         transformers = require("transformers", "pairs", "Captions")
         self.device = device
         try:
-            self.processor = transformers.AutoProcessor.from_pretrained(name)
+            self.processor = transformers.AutoProcessor.from_pretrained(name, trust_remote_code=False)
             self.model = transformers.AutoModelForImageTextToText.from_pretrained(
-                name, dtype=torch.bfloat16 if device == "cuda" else torch.float32
+                name,
+                dtype=torch.bfloat16 if device == "cuda" else torch.float32,
+                trust_remote_code=False,
             )
         except Exception as error:  # the hub's library raises many kinds
             words = str(error).strip().splitlines()

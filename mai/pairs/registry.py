@@ -17,6 +17,9 @@ from mai import config
 from mai.errors import ConfigError, UnknownNameError, UsageError
 
 FOLDER = Path(__file__).parent / "generators"
+CODE = ("trust_remote_code", "custom_pipeline")
+"""Arguments that run code which comes with a model; an entry, which may be anybody's file, cannot give them."""
+
 Kind = Literal["diffusers", "autoencoder", "http", "tiny", "small64"]
 
 
@@ -81,6 +84,11 @@ class Entry:
             sides = size.split("x")
             fits = len(sides) == 2 and all(side.isdigit() and int(side) > 0 for side in sides)
             config.need(fits, "sizes", size, "WIDTHxHEIGHT")
+        for name in CODE:
+            told = (*self.loading, *self.arguments)
+            config.need(
+                name not in told, f"loading.{name}", "set", "left out: it runs code of the model's author"
+            )
 
     @property
     def buckets(self) -> tuple[tuple[int, int], ...]:

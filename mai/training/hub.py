@@ -1,7 +1,8 @@
 """Models of the Hugging Face hub or of a folder, through transformers without torchvision: loading and preparation.
 
 A folder is one that `save_pretrained` wrote. Errors of the hub's libraries become sentences: no network, gated,
-no such repository, a partial download.
+no such repository, a partial download. A model that brings code of its own is refused: `trust_remote_code=False` is
+said everywhere, as transformers would else ask at the terminal and take any `y` on standard input for a yes.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ def load_model(cls: Any, name: str, revision: str = "", **options: Any) -> Any:
 
     def load() -> Any:
         return cls.from_pretrained(
-            name, revision=revision or None, dtype=torch.float32, output_loading_info=True, **options
-        )
+            name, revision=revision or None, dtype=torch.float32, output_loading_info=True,
+            trust_remote_code=False, **options,
+        )  # fmt: skip
 
     with quiet():
         model, info = translated(load, name)
@@ -84,7 +86,7 @@ def load_processor(name: str, revision: str = "") -> Any:
     with quiet():
         return translated(
             lambda: transformers.AutoImageProcessor.from_pretrained(
-                name, revision=revision or None, backend="pil"
+                name, revision=revision or None, backend="pil", trust_remote_code=False
             ),
             name,
         )
@@ -101,7 +103,7 @@ def read_preparation(name: str, revision: str, config: Any) -> Preparation:
     def load() -> dict[str, Any]:
         try:
             told: dict[str, Any] = transformers.AutoImageProcessor.from_pretrained(
-                name, revision=revision or None, backend="pil"
+                name, revision=revision or None, backend="pil", trust_remote_code=False
             ).to_dict()
         except (OSError, ValueError):
             if not Path(name).is_dir() or (Path(name) / "preprocessor_config.json").is_file():

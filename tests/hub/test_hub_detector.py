@@ -26,7 +26,7 @@ import torch
 from mai.detectors import base
 from mai.detectors._labels import side_of, sides_of
 from mai.detectors.base import DetectorSettings
-from mai.errors import UsageError
+from mai.errors import UsageError, WeightsError
 from mai.images import decode as decoding
 from mai.pipeline import Scanner
 
@@ -370,3 +370,18 @@ def test_the_benchmark_asks_it_as_a_scan_does(at_home: Path, mai: Mai) -> None:
     )
     assert scanner.thresholds is not None
     assert own.threshold == scanner.thresholds.synthetic
+
+
+def test_a_model_with_code_of_its_own_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is asked: whoever pipes `yes` into a scan has not said that he trusts a stranger's code."""
+    place = shutil.copytree(folder / "vit", tmp_path / "code")
+    config = json.loads((place / "config.json").read_text())
+    code = {"AutoConfig": "code.Config", "AutoModelForImageClassification": "code.Model"}
+    (place / "config.json").write_text(json.dumps({**config, "model_type": "code", "auto_map": code}))
+    (place / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    with pytest.raises(WeightsError, match="custom code"):
+        base.load(f"hub:{place}", DetectorSettings())
+    assert not (tmp_path / "ran").exists()

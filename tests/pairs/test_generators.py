@@ -379,3 +379,12 @@ def test_shapes_are_matched_by_the_nearest_bucket() -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (250, 333, 3), np.uint8)
     left, top, right, bottom = free.crop
     assert np.array_equal(match.fit(pixels, free), pixels[top:bottom, left:right]), "no pixel is touched"
+
+
+@pytest.mark.parametrize("table", ["loading", "arguments"])
+@pytest.mark.parametrize("name", registry.CODE)
+def test_an_entry_cannot_run_code(table: str, name: str, tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(f'id = "a/b"\n[{table}]\n{name} = "a/b"\n')
+    with pytest.raises(ConfigError, match=f"{name}.*runs code"):
+        registry.find(str(file))
