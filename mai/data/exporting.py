@@ -93,7 +93,7 @@ def _put(row: Row, place: Path, link: bool) -> None:
             return
         if link:
             try:
-                os.link(row.file, place)
+                os.link(os.path.realpath(row.file), place)  # not the symbolic link: it may be relative
                 return
             except OSError:  # another file system: copy
                 pass
@@ -127,6 +127,8 @@ _SUFFIXES = {
 def to_parquet(labelled: LabelledSet, output: Path) -> None:
     """Shards `output/<split>-00000-of-00003.parquet` with the pictures inside, as Hugging Face writes them.
 
+    Rows of no split are in `all-...`: a reader takes a name that is a split for their split.
+
     Raises:
         DataError: a picture cannot be read.
         MissingExtraError: pyarrow is not installed.
@@ -139,7 +141,7 @@ def to_parquet(labelled: LabelledSet, output: Path) -> None:
         rows = [row for row in labelled.rows if row.split == split]
         shards = list(_shards(rows))
         for number, shard in enumerate(shards):
-            name = f"{split or 'train'}-{number:05d}-of-{len(shards):05d}.parquet"
+            name = f"{split or 'all'}-{number:05d}-of-{len(shards):05d}.parquet"
             with parquet.ParquetWriter(making / name, schema) as writer:
                 for group in _cut(shard, GROUP_BYTES):
                     records = [_record(row, labelled) for row in group]

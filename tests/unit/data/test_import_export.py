@@ -183,6 +183,21 @@ def test_every_form_is_read_back_as_the_same_set(
     assert "exists" in mai("data", "export", "set.csv", "--to", "folders", "-o", "again").err
 
 
+@pytest.mark.parametrize("unsplit", ["all", "some"])
+def test_pictures_of_no_split_are_not_lost(tmp_path: Path, mai: Mai, unsplit: str) -> None:
+    """They once took the name of the training split's shards, and overwrote them, or became training pictures."""
+    pytest.importorskip("pyarrow", reason="Parquet needs the extra 'data'")
+    rich_set(tmp_path)
+    text = (tmp_path / "set.csv").read_text()
+    for split in ("validation", "train") if unsplit == "all" else ("validation",):
+        text = text.replace(f",{split},", ",,")
+    (tmp_path / "set.csv").write_text(text)
+    before = read_set(tmp_path / "set.csv")
+    assert {row.split for row in before.rows} == ({None} if unsplit == "all" else {None, "train"})
+    assert mai("data", "export", tmp_path / "set.csv", "--to", "parquet", "-o", tmp_path / "out").code == 0
+    assert [str(fact) for fact in facts(read_set(tmp_path / "out"))] == [str(fact) for fact in facts(before)]
+
+
 def test_hugging_face_reads_the_parquet(tmp_path: Path, mai: Mai) -> None:
     datasets = pytest.importorskip("datasets", reason="needs the extra 'train'")
     rich_set(tmp_path)
@@ -201,6 +216,20 @@ def test_links_and_parts(tmp_path: Path, mai: Mai) -> None:
     linked = [path for path in (tmp_path / "out").rglob("*.*") if path.suffix != ".csv"]
     assert len(linked) == 4
     assert all(path.stat().st_nlink == 2 for path in linked)
+
+
+def test_links_of_symbolic_links_are_pictures(tmp_path: Path, mai: Mai) -> None:
+    """A folder of relative symbolic links, as a hub's cache is one."""
+    make_set(tmp_path / "raw", {"train": 2})
+    for kind in ("real", "fake"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for path in (tmp_path / "raw/train" / kind).iterdir():
+            (tmp_path / "set" / kind / path.name).symlink_to(f"../../raw/train/{kind}/{path.name}")
+    out = tmp_path / "far/away/out"
+    assert mai("data", "export", tmp_path / "set", "--to", "folders", "-o", out, "--link").code == 0
+    made = [path for path in out.rglob("*.*") if path.suffix != ".csv"]
+    assert len(made) == 4
+    assert all(path.is_file() and not path.is_symlink() and path.stat().st_nlink == 2 for path in made)
 
 
 def test_a_hub_that_cannot_be_reached_is_told(
