@@ -28,6 +28,8 @@ from mai.training.sampler import Draw
 if TYPE_CHECKING:
     import torch
 
+    from mai.probe.recipe import BackbonePlan
+
 
 @dataclass(frozen=True, slots=True)
 class Samples:
@@ -75,11 +77,26 @@ def draws_of(store: Store, rows: Sequence[int], n_draws: int, seed: int) -> list
     ]
 
 
+def identity(backbone: torch.nn.Module, plan: BackbonePlan, digest: str) -> str:
+    """All of a backbone that its features depend on: its numbers, its preparation, and which outputs are taken.
+
+    Args:
+        backbone: as loaded.
+        plan: what it was loaded by; its name stands for the code of a `python:` one.
+        digest: hash of its numbers.
+    """
+    prepared = [
+        None if (value := getattr(backbone, name, None)) is None else value.flatten().tolist()
+        for name in ("mean", "std")
+    ]
+    return json.dumps([digest, plan.name, plan.pool, list(plan.layers), prepared])
+
+
 def samples(
     store: Store,
     draws: Sequence[Draw],
     backbone: torch.nn.Module,
-    digest: str,
+    identity: str,
     data: DataPlan,
     how: Augmentation,
     batch_size: int,
@@ -93,7 +110,7 @@ def samples(
         store: decoded views.
         draws: which, see draws_of.
         backbone: frozen, on the device.
-        digest: hash of its numbers.
+        identity: see identity.
         data: sides of views.
         how: augmentation.
         batch_size: views at a time.
@@ -103,7 +120,7 @@ def samples(
     """
     rows = [store.rows[store.views[draw.view].row] for draw in draws]
     sides = {"size_px": data.size_px, "whole_px": data.whole_px}
-    facts = [digest, to_dict(how), sides, int(backbone.n_features)]  # type: ignore[arg-type]
+    facts = [identity, to_dict(how), sides, int(backbone.n_features)]  # type: ignore[arg-type]
     made = []
     for number in dict.fromkeys(draw.seed[1] for draw in draws):  # a file each: more draws go on from fewer
         block = [draw for draw in draws if draw.seed[1] == number]

@@ -79,8 +79,9 @@ def train(order: TrainOrder) -> Path:
     draws = features.draws_of(store, rows, recipe.head.draws, recipe.run.seed)
     quick = folded(probe.backbone)
     quick.n_features = probe.backbone.n_features
+    identity = features.identity(probe.backbone, recipe.backbone, digest)
     found = features.samples(
-        store, draws, quick.to(device), digest, data, recipe.augment, recipe.run.batch_size,
+        store, draws, quick.to(device), identity, data, recipe.augment, recipe.run.batch_size,
         _workers(order.n_workers), device,
     )  # fmt: skip
     if order.base is not None:
@@ -138,11 +139,9 @@ def _claim(order: TrainOrder) -> None:
 
 
 def _workers(asked: int | None) -> int:
-    import os
+    from mai.machine import n_cpus
 
-    if asked is not None:
-        return asked
-    return min(8, os.cpu_count() or 1)
+    return min(8, n_cpus()) if asked is None else asked
 
 
 def _validate(

@@ -287,6 +287,23 @@ def made_up(n_sources: int, n: int, seed: int = 0) -> Any:
     )  # fmt: skip
 
 
+def test_another_pooling_has_features_of_its_own(at_home: Path, mai: Mai) -> None:
+    """One network read in two ways has the same numbers and the same width, and yet other features."""
+    pytest.importorskip("transformers", reason="needs the extra 'vlm'")
+    import small_models
+
+    place = small_models.save(at_home / "two-ways", "vit", head=False)
+    heads = []
+    for pool in ("mean", "cls"):
+        ran = mai("train", "probe", "--data", "set", "--output", f"by-{pool}", *QUICK,
+                  "--set", f"backbone.name={place}", "--set", f"backbone.pool={pool}",
+                  "--set", "backbone.size_px=32", "--set", "backbone.whole_px=32")  # fmt: skip
+        assert ran.code == 0, ran.err
+        heads.append(torch.load(at_home / f"by-{pool}/best.pt", weights_only=True)["model"]["head.weight"])
+    assert heads[0].shape == heads[1].shape
+    assert not torch.allclose(heads[0], heads[1])
+
+
 def test_the_penalty_is_chosen_on_left_out_sources() -> None:
     from dataclasses import replace
 
