@@ -6,7 +6,7 @@
 
 A test needs both classes and nothing in it may have been trained on. So with every group that is left out, a part of
 the other class's sources is left out too, another part with each group. Whatever split a left-out picture stood in, it
-is `test` now; the others keep theirs.
+is `test` now; the others keep theirs, but for the other members of tested pairs, which are in no split.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from mai.data.labelled import LabelledSet, Row
+from mai.data.labelled import LabelledSet, Row, pair_of
 from mai.errors import DataError, UsageError
 
 By = Literal["generator", "source", "date"]
@@ -35,7 +35,8 @@ class Fold:
     Attributes:
         name: what is left out, for people.
         groups: generators or sources that are left out.
-        labelled: all rows; those left out have the split `test`, those of no use (undated) are in no split.
+        labelled: all rows; those left out have the split `test`, those of no use (undated, or the other
+            member of a pair that is tested) are in no split.
     """
 
     name: str
@@ -152,9 +153,15 @@ def _resplit(labelled: LabelledSet, split: object) -> LabelledSet:
     rows = tuple(replace(row, split=split(row)) for row in labelled.rows)
     # All views of a picture stand together, as do the rows that a set names one picture.
     tests = {row.image for row in rows if row.split == "test"}
-    return replace(
-        labelled, rows=tuple(replace(row, split="test") if row.image in tests else row for row in rows)
-    )
+    pairs = {pair for image in tests if (pair := pair_of(image)) is not None}
+
+    def together(row: Row) -> Row:
+        if row.image in tests:
+            return replace(row, split="test")
+        # The other member of a pair shows the same: trained on, it would tell of the test.
+        return replace(row, split=None) if pair_of(row.image) in pairs else row
+
+    return replace(labelled, rows=tuple(map(together, rows)))
 
 
 def _checked(fold: Fold) -> Fold:
