@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,8 +76,7 @@ def run(plan: Plan, labelled: LabelledSet, folds: Sequence[Fold], by: str) -> di
 
 
 def _one(plan: Plan, labelled: LabelledSet, fold: Fold, identity: dict[str, Any]) -> dict[str, Any]:
-    name = "".join(c if c.isascii() and (c.isalnum() or c in "._+-") else "-" for c in fold.name)
-    folder = plan.output / name
+    folder = plan.output / folder_name(fold.name)
     kept = folder / "fold.json"
     own = {**identity, "name": fold.name, "groups": list(fold.groups)}
     if kept.is_file():
@@ -94,6 +94,14 @@ def _one(plan: Plan, labelled: LabelledSet, fold: Fold, identity: dict[str, Any]
     }  # fmt: skip
     _write(kept, result)
     return result
+
+
+def folder_name(name: str) -> str:
+    """A folder's name for a fold: the fold's own where that is plain, else with a hash, so that no two are alike."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._+-") else "-" for c in name)[:80]
+    if plain == name and name[:1] != ".":
+        return plain
+    return f"{plain.lstrip('.')}-{zlib.crc32(name.encode('utf-8', 'surrogateescape')):08x}"
 
 
 def _trained(plan: Plan, labelled: LabelledSet, fold: Fold, folder: Path) -> Weights:

@@ -11,6 +11,7 @@ from cli_runner import Ran, run_mai
 from labelled_pictures import draw
 
 from mai.bench import folds
+from mai.bench.leave_out import folder_name
 from mai.data.labelled import LabelledSet, Row
 from mai.errors import DataError, UsageError
 
@@ -72,6 +73,32 @@ def test_a_source_is_left_out_with_both_its_classes() -> None:
     assert {row.source for row in in_split(fold, "test") if not row.label} == {"site3"}
     assert all(row.split == "test" for row in fold.labelled.rows if row.source == "site3")
     assert {row.label for row in in_split(fold, "test")} == {0, 1}
+
+
+@pytest.mark.parametrize("by", ["generator", "date"])
+def test_no_twin_of_a_tested_picture_is_trained_on(by: folds.By) -> None:
+    rows = []
+    for i in range(200):
+        split = ("train", "train", "validation", "calibration")[i // 2 % 4]
+        for label, member in enumerate(("authentic", "synthetic")):
+            name = ("old", "new")[i % 2] if label else None
+            rows.append(Row(f"/p/{i}{member}", label, split, f"cam{i % 40}", name, image=f"{i}/{member}"))
+    dates = {"old": "2020-01", "new": "2025-01"}
+    for fold in folds.folds(LabelledSet(tuple(rows), "pairs"), by, dates=dates, cutoff="2024-01"):
+        tested = {row.image.split("/")[0] for row in in_split(fold, "test")}
+        for split in ("train", "validation", "calibration"):
+            assert not tested & {row.image.split("/")[0] for row in in_split(fold, split)}
+
+
+def test_each_fold_has_a_folder_of_its_own() -> None:
+    """Names are anybody's: two may differ in a blank alone, and `..` is no folder of the output."""
+    assert folder_name("flux.1-dev") == "flux.1-dev"
+    made = [
+        folder_name(name)
+        for name in ("Midjourney v6", "Midjourney-v6", "Midjourney/v6", "..", ".", "a" * 300)
+    ]
+    assert len(set(made)) == len(made)
+    assert all("/" not in name and name[0] != "." and len(name) < 100 for name in made)
 
 
 def test_groups_are_joined_into_parts_of_like_size() -> None:
