@@ -34,7 +34,10 @@ class Head:
 
     def __init__(self, model: bytes) -> None:
         self._onnx = require("onnx", "train", "Adapting")
-        self._proto = self._onnx.load_from_string(model)
+        try:
+            self._proto = self._onnx.load_from_string(model)
+        except Exception as error:  # protobuf's errors share no base with ours
+            raise WeightsError(f"The network cannot be read as ONNX: {error}") from error
         made_by = {name: node for node in self._proto.graph.node for name in node.output}
         held = {tensor.name: tensor for tensor in self._proto.graph.initializer}
         for node in reversed(self._proto.graph.node):
@@ -42,6 +45,8 @@ class Head:
                 break
         else:
             raise WeightsError("This network has no convolution that could be its head.")
+        if len(node.input) < 3 or node.input[2] not in held:
+            raise WeightsError("The last convolution of this network has no bias; it is no head of pixel's.")
         kernel = node.input[1]
         if kernel not in held and kernel in made_by and made_by[kernel].op_type == "Cast":
             kernel = made_by[kernel].input[0]  # stored as fp16

@@ -12,6 +12,8 @@ unlearns, the second to hold its answers where they were.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,5 +119,5 @@ def read(folder: Path) -> dict[str, Remembered]:
                 )
                 for name in ("calibration", "train")
             }
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise WeightsError(f"{path} cannot be read: {error!r}. Reinstall mai-identifier.") from error

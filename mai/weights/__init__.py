@@ -123,6 +123,9 @@ def load(source: str | Path) -> Weights:
             raise WeightsError(
                 f"{folder}/config.json has format {config['format']!r}; this MAI reads {FORMAT!r}."
             )
+        for key in ("name", "architecture", "sha256"):
+            if not isinstance(config[key], str):
+                raise ValueError(f"{key} is no text")
         return Weights(
             name=config["name"],
             architecture=config["architecture"],

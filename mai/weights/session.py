@@ -55,13 +55,21 @@ def open_session(weights: Weights, n_threads: int = 1, device: Device = "cpu") -
         raise WeightsError(
             f"The weights {weights.name} need an engine {engine!r}, which this MAI does not know."
         )
+    name = f"mai.{weights.architecture}.session"
     try:
-        module = importlib.import_module(f"mai.{weights.architecture}.session")
-    except ModuleNotFoundError as error:
+        made = importlib.import_module(name).TorchSession
+    except (ModuleNotFoundError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and not name.startswith(error.name or "?"):
+            raise  # the engine's own package is not installed
         raise WeightsError(
             f"The weights {weights.name} are of '{weights.architecture}', which has no session of its own."
         ) from error
-    return cast(Runs, module.TorchSession(weights, n_threads))
+    try:
+        return cast(Runs, made(weights, n_threads))
+    except (KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{weights.folder}/config.json lacks what '{weights.architecture}' needs: {error!r}."
+        ) from error
 
 
 class Session:
