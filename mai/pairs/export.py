@@ -8,12 +8,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from mai.errors import UsageError, require
+from mai.errors import DataError, UsageError, require
 from mai.pairs import settings as kept
 from mai.pairs import store
 from mai.pairs.sign import Key, signed
@@ -22,6 +23,10 @@ Target = Literal["imagefolder", "webdataset", "vqa", "hub"]
 QUESTION = "Is this image AI-generated?"
 TAR_ROWS = 1000
 """Pairs in one shard of a WebDataset."""
+
+
+_ID = re.compile(r"[0-9a-f]{16}(-[0-9]+)?")
+"""A row's id names files; a set from elsewhere may say anything, `../..` too."""
 
 
 def export(folder: Path, to: Target, output: str, key: Key | None = None, private: bool = True) -> int:
@@ -39,6 +44,7 @@ def export(folder: Path, to: Target, output: str, key: Key | None = None, privat
 
     Raises:
         UsageError: there is no finished part, or the output is there already.
+        DataError: a row's id is none.
     """
     if to == "hub":
         if key is not None:
@@ -55,6 +61,10 @@ def export(folder: Path, to: Target, output: str, key: Key | None = None, privat
 def _files(folder: Path, key: Key | None) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
     """Each pair with its files: authentic, synthetic and, where there is one, mask."""
     for row in store.rows_of(folder):
+        if not _ID.fullmatch(row["id"] or ""):
+            raise DataError(
+                f"'{folder}' holds a row {row['id']!r}: that is no id of MAI's, so no file is named by it."
+            )
         files = {name: row[name]["bytes"] for name in store.IMAGES if row[name] is not None}
         if key is not None:
             files["synthetic"] = signed(files["synthetic"], row, key)

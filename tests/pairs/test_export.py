@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pair_material import make_authentic
@@ -12,7 +14,7 @@ from signing import authority
 from test_engine import prepared
 
 from mai.data.sources import read_set
-from mai.errors import UsageError
+from mai.errors import DataError, UsageError
 from mai.jobs.work import work
 from mai.pairs import store
 from mai.pairs.export import export
@@ -43,6 +45,18 @@ def test_image_folder_opens_in_both_worlds(pairs: Path, tmp_path: Path) -> None:
     assert isinstance(loaded.features["authentic"], datasets.Image)
     with pytest.raises(UsageError, match="not empty"):
         export(pairs, "imagefolder", str(tmp_path / "x"))
+
+
+@pytest.mark.parametrize("form", ["imagefolder", "webdataset", "vqa"])
+def test_an_id_cannot_lead_out_of_the_output(pairs: Path, tmp_path: Path, form: Any) -> None:
+    shutil.copytree(pairs, tmp_path / "ds")
+    part = next(iter(store.parts(tmp_path / "ds")))
+    rows = store.read_rows(part)
+    rows[0]["id"] = "../../../escaped"
+    store.write_rows(part, rows, store.pair_schema())
+    with pytest.raises(DataError, match="no id of MAI's"):
+        export(tmp_path / "ds", form, str(tmp_path / "a" / "b"))
+    assert not list(tmp_path.rglob("*escaped*"))
 
 
 def test_web_dataset_has_a_key_for_each_pair(pairs: Path, tmp_path: Path) -> None:
