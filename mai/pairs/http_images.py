@@ -13,7 +13,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from typing import Any
+from urllib.parse import urlsplit
 
 from mai.errors import ImageError, UsageError
 from mai.pairs.generate import Made, Request
@@ -52,7 +54,7 @@ class HttpImages:
             raise UsageError(
                 f"{entry.name} needs a key: put it into the environment as {entry.key_variable}."
             )
-        if not entry.url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
+        if not _is_safe(entry.url):
             raise UsageError(f"{entry.name}: the url is to begin with https://, not '{entry.url[:40]}'.")
         self.cost = 0.0
         self.n_requests = self.n_retries = 0
@@ -85,7 +87,15 @@ class HttpImages:
             from mai.images.decode import decode, from_bytes
 
             pixels = decode(from_bytes(data)).pixels
-        except (ValueError, LookupError, TypeError, OSError, ImageError) as error:
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            OSError,
+            HTTPException,
+            ImageError,
+        ) as error:
             return Made(None, "generator_failed", f"The answer holds no picture: {error}", self.entry.price)
         return Made(pixels, cost=self.entry.price)
 
@@ -124,11 +134,22 @@ class HttpImages:
 
     def _get(self, url: str) -> bytes:
         """A picture that the answer only points to; the key is not sent along."""
-        if not url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
+        if not _is_safe(url):
             raise ValueError(f"the picture's address is '{url[:40]}'")
         with self._open(url, timeout=TIMEOUT_S) as answer:
             data: bytes = answer.read(MAX_BYTES)
         return data
+
+
+def _is_safe(url: str) -> bool:
+    """Encrypted, or this machine: `http://localhost.example` and `http://localhost@example` are others."""
+    try:
+        told = urlsplit(url)
+        return told.scheme == "https" or (
+            told.scheme == "http" and told.hostname in ("127.0.0.1", "localhost")
+        )
+    except ValueError:
+        return False
 
 
 def _said(answer: bytes) -> str:

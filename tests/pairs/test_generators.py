@@ -388,3 +388,17 @@ def test_an_entry_cannot_run_code(table: str, name: str, tmp_path: Path) -> None
     file.write_text(f'id = "a/b"\n[{table}]\n{name} = "a/b"\n')
     with pytest.raises(ConfigError, match=f"{name}.*runs code"):
         registry.find(str(file))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://localhost.example/x", "http://127.0.0.1.example/x", "http://localhost@example/x", "http://[x"],
+)
+def test_a_key_goes_to_no_host_that_only_looks_like_this_one(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mai.pairs.http_images import HttpImages
+
+    monkeypatch.setenv("SOME_KEY", "secret")
+    with pytest.raises(UsageError, match="begin with https"):
+        HttpImages(Entry(kind="http", id="m", url=url, key_variable="SOME_KEY"))
