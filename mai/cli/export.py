@@ -58,6 +58,7 @@ def command(
     from mai.data.split import assign_splits
     from mai.errors import require
     from mai.images.views import ViewPlan
+    from mai.measure.calibrate import DEFAULT_FPR
     from mai.training import architectures, checkpoint
     from mai.training.shipping import export_run
 
@@ -85,6 +86,12 @@ def command(
     seed = checkpoint.load(runs[0] / f"{which}.pt")["recipe"]["run"]["seed"]
     labelled = assign_splits(read_set(data), seed=seed)
     weights = export_run(architecture, runs, labelled, output or runs[0] / name, version, plan, which)
+    if weights.fpr > DEFAULT_FPR:
+        click.echo(
+            f"mai: {weights.table.n_authentic} authentic calibration pictures cannot tell a false-positive rate under "
+            f"{weights.fpr:.0%}: these weights flag about that share by default. A hundred or more tell 1 %.",
+            err=True,
+        )
     size_mb = weights.model.stat().st_size / 1e6
     click.echo(
         f"{weights.folder}: {weights.name}, {size_mb:.1f} MB. Try: mai scan PATH --weights {weights.folder}"

@@ -161,6 +161,7 @@ def test_exports_the_average_of_two_runs(at_home: Path, mai: Mai) -> None:
     assert exported.code == 0, exported.err
     card = json.loads((at_home / "both/config.json").read_text())
     assert [run["recipe"]["run"]["seed"] for run in card["trained"]["averaged"]] == [6]
+    assert "30 authentic calibration pictures cannot tell a false-positive rate under" in exported.err
     assert "the average of 2 runs (2 and 2 epochs, seeds 5 and 6)" in (at_home / "both/README.md").read_text()
     refused = mai("export", "resnet", "run5", "run3", "--data", "set", "--output", "no")
     assert (refused.code, "was trained on other data than run5" in refused.err) == (1, True)

@@ -101,8 +101,8 @@ def test_the_exported_probe_is_the_fitted_one(at_home: Path) -> None:
         with torch.inference_mode():
             wanted = probe(torch.from_numpy(views)).numpy()
         assert np.abs(wanted).max() > 1
-        # The backbone ships rounded to fp16; 0.1 of a logit is 0.025 of a score at most.
-        assert np.abs(session.logits(views) - wanted).max() < 0.1
+        # The backbone ships rounded to fp16, an error that grows with the logit: this set's reach 80.
+        assert (np.abs(session.logits(views) - wanted) <= 0.02 + 0.005 * np.abs(wanted)).all()
 
 
 @pytest.mark.parametrize("kind", ["dinov3", pytest.param("convnext", marks=pytest.mark.soak)])
