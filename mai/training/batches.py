@@ -63,7 +63,7 @@ def _start_worker(_: int) -> None:
 def batches(
     views: AugmentedViews, plan: Iterable[Sequence[Draw]], n_workers: int
 ) -> Generator[tuple[Any, Any]]:
-    """All batches of `plan`, in order, whatever the number of workers.
+    """All batches of `plan`, in order, whatever the number of workers, which begin with this call.
 
     Args:
         views: makes the batches.
@@ -85,4 +85,9 @@ def batches(
         # more, would find elsewhere (dropout draws from it).
         generator=torch.Generator(),
     )
-    yield from loader
+    ready = iter(loader)  # forks the workers, now and not at the first batch
+
+    def go_on() -> Generator[tuple[Any, Any]]:
+        yield from ready
+
+    return go_on()

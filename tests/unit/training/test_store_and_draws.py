@@ -50,3 +50,20 @@ def test_the_members_of_a_pair_share_their_draws_and_pairs_do_not() -> None:
     assert len(names) == 5
     assert len({draw_name(f"set/authentic/{i}.png") for i in range(5)}) == 5
     assert draw_name("somewhere/set/fake/1.png") == draw_name("elsewhere/set/fake/1.png")
+
+
+def test_workers_are_forked_with_the_call() -> None:
+    """Forked at the first batch, they held all that the training had read until then."""
+    import multiprocessing
+
+    from mai.training.batches import batches
+
+    before = set(multiprocessing.active_children())
+    stream = batches(_Same(), [[1], [2], [3]], 2)  # type: ignore[arg-type, list-item]
+    assert len(set(multiprocessing.active_children()) - before) == 2
+    assert list(stream) == [[1], [2], [3]]
+
+
+class _Same:
+    def __getitem__(self, key: object) -> object:
+        return key
