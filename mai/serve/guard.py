@@ -111,9 +111,10 @@ class Guard:
                 "allow one.",
             )
         origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _site(origin) != host:
             raise Refusal("not_allowed", "Pages of other sites may not use this service.")
-        path = request.url.path
+        # What the router goes by. Not `request.url`, in which older Starlettes let the Host header name the path.
+        path: str = request.scope["path"]
         address = request.client.host if request.client else "-"
         if self._keys is None or not path.startswith(GUARDED) or path in OPEN:
             return address
@@ -131,6 +132,14 @@ def _hosts(settings: ServeSettings) -> frozenset[str] | None:
     if not settings.is_local and not settings.hosts:
         return None
     return frozenset({*LOOPBACK, settings.host, *(name.lower() for name in settings.hosts)})
+
+
+def _site(origin: str) -> str | None:
+    """Name and port of an Origin header, None if it is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _name(host: str) -> str:

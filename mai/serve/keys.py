@@ -45,7 +45,9 @@ def make(file: Path, name: str) -> str:
             )
         handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(handle, "a", encoding="utf-8") as stream:
-            stream.write(f"{name} {_hash(key)} {datetime.now(UTC):%Y-%m-%d}\n")
+            # An editor may have left the last line without its end.
+            start = "" if file.read_bytes()[-1:] in (b"", b"\n") else "\n"
+            stream.write(f"{start}{name} {_hash(key)} {datetime.now(UTC):%Y-%m-%d}\n")
     except OSError as error:
         raise UsageError(f"The key file {file} cannot be written: {error.strerror}.") from error
     return key

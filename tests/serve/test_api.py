@@ -215,6 +215,8 @@ def test_other_names_and_other_sites_are_refused(service: Running, jpeg: bytes) 
         "not_allowed",
     )
     refused(service.client.post("/v1/scan", content=jpeg, headers={"Origin": "null"}), 403, "not_allowed")
+    for origin in ("http://[", "//", "http://[::1"):
+        refused(service.client.get("/", headers={"Origin": origin}), 403, "not_allowed")
     own = {"Origin": service.url}
     assert service.client.post("/v1/scan", content=jpeg, headers=own).status_code == 200
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from running_service import picture, serving
 
 from mai.errors import UsageError
 from mai.serve import keys
+from mai.serve.guard import Guard
 from mai.serve.keys import Keys
 from mai.serve.limits import Rate
 from mai.serve.refusal import Refusal
@@ -44,6 +47,15 @@ def test_a_new_key_is_shown_once_and_kept_as_a_hash(tmp_path: Path) -> None:
     assert "desk" in again.stderr
     assert run("--new-key", "desk").returncode == 2
     assert run("--keys", str(file), "--new-key", "a b").returncode == 2
+
+
+def test_a_key_is_added_behind_a_last_line_without_an_end(tmp_path: Path) -> None:
+    """As an editor leaves it that was used to revoke another."""
+    file = tmp_path / "keys"
+    first = keys.make(file, "a")
+    file.write_text(file.read_text().rstrip("\n"))
+    second = keys.make(file, "b")
+    assert [Keys(file).owner(key) for key in (first, second)] == ["a", "b"]
 
 
 def test_a_deleted_line_revokes_a_key_while_the_service_runs(
@@ -96,6 +108,32 @@ def test_a_rate_is_a_minutes_worth_and_fills_again() -> None:
     rate.take("a", 2, now=102.0)
     Rate(None).take("a", 10**9)
     rate.take("c", 500, now=100.0)  # more than a minute's worth is let in when the bucket is full
+
+
+@pytest.mark.parametrize("host", ["x", "x/static", "x/v1/limits?", "x/#", "["])
+def test_a_host_header_opens_no_guarded_path(host: str, tmp_path: Path) -> None:
+    """Older Starlettes put it before the path of `request.url`: `x/static` hid /v1/ from the guard."""
+    file = tmp_path / "keys"
+    keys.make(file, "a")
+    statuses: list[int] = []
+
+    async def inside(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"secret"})
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        statuses.append(message.get("status", 0))
+
+    guard = Guard(inside, ServeSettings(host="0.0.0.0", keys=file), Keys(file), lambda *told: None)
+    scope = {
+        **{"type": "http", "method": "GET", "scheme": "http", "path": "/v1/detectors", "query_string": b""},
+        **{"server": ("127.0.0.1", 80), "client": ("192.0.2.1", 1), "headers": [(b"host", host.encode())]},
+    }
+    asyncio.run(guard(scope, receive, send))
+    assert statuses[0] == 401
 
 
 def test_keys_rates_and_owners_over_the_wire(tmp_path: Path, weights: Path) -> None:
