@@ -8,14 +8,15 @@ followed, no proxy of the environment is used, nothing but ports 80 and 443 is s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import ipaddress
 import json
 import socket
 import ssl
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Event, Timer
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -90,13 +91,17 @@ def fetch(url: str, file: Path, max_bytes: int, resolve: Resolve = socket.getadd
     Raises:
         Refusal: the address is none that is fetched from; the other side does not give the picture.
     """
-    end = time.monotonic() + FETCH_S
     parts = checked(url)
     address = public_address(parts, resolve)
-    connection = _connection(parts, address)
+    is_over = Event()
+    connection = _connection(parts, address, is_over)
     target = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._") + (f"?{parts.query}" if parts.query else "")
     headers = {"User-Agent": f"mai/{__version__}", "Accept": "image/*", "Accept-Encoding": "identity"}
     n_bytes = 0
+    # Time limits of sockets begin anew with every byte: a server that gives its headers byte by byte never meets one.
+    watch = Timer(FETCH_S, _break_off, (connection, is_over))
+    watch.daemon = True
+    watch.start()
     try:
         connection.request("GET", target, headers=headers)
         answer = connection.getresponse()
@@ -115,18 +120,25 @@ def fetch(url: str, file: Path, max_bytes: int, resolve: Resolve = socket.getadd
                         "body_too_large", f"{shown(url)} is larger than the {size(max_bytes)} of the limit."
                     )
                 stream.write(piece)
-                left = end - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError
-                if connection.sock is not None:
-                    connection.sock.settimeout(left)
-    except TimeoutError:
-        raise Refusal("url_failed", f"{shown(url)} took longer than {FETCH_S:g} s.") from None
+        if is_over.is_set():  # what was broken off may look like the end
+            raise TimeoutError
     except (OSError, http.client.HTTPException, UnicodeError, ValueError) as error:
+        if is_over.is_set() or isinstance(error, TimeoutError):
+            raise Refusal("url_failed", f"{shown(url)} took longer than {FETCH_S:g} s.") from None
         raise Refusal("url_failed", f"{shown(url)} cannot be fetched: {type(error).__name__}.") from error
     finally:
+        watch.cancel()
         connection.close()
+        if (own := getattr(connection, "own", None)) is not None:
+            own.close()
     return Upload(shown(url), file, n_bytes)
+
+
+def _break_off(connection: http.client.HTTPConnection, is_over: Event) -> None:
+    """End a connection whose time is up, whatever its thread waits for."""
+    is_over.set()
+    with contextlib.suppress(OSError, AttributeError):  # it has none yet, or none any more
+        connection.own.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
 
 
 def checked(url: str) -> SplitResult:
@@ -182,11 +194,13 @@ def is_public(address: str) -> bool:
             return is_public(str(found.ipv4_mapped))
         if any(found in network for network in _MAPPED):
             return False
+        if found.is_site_local:  # fec0::/10, which Python calls global
+            return False
     return found.is_global and not found.is_multicast and not found.is_reserved
 
 
-def _connection(parts: SplitResult, address: str) -> http.client.HTTPConnection:
-    """A connection that goes to the checked address, whatever its name says by then."""
+def _connection(parts: SplitResult, address: str, is_over: Event) -> http.client.HTTPConnection:
+    """A connection that goes to the checked address, whatever its name says by then; none once `is_over`."""
     host = (parts.hostname or "").encode("idna").decode("ascii")
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
@@ -197,7 +211,12 @@ def _connection(parts: SplitResult, address: str) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection(host, PORTS["http"], timeout=FETCH_S)
 
     def connect(target: tuple[str, int], *rest: Any, **options: Any) -> socket.socket:
-        return socket.create_connection((address, target[1]), *rest, **options)
+        made = socket.create_connection((address, target[1]), *rest, **options)
+        connection.own = made.dup()  # type: ignore[attr-defined]  # for _break_off: TLS takes the other over
+        if is_over.is_set():
+            made.close()
+            raise TimeoutError
+        return made
 
     # http.client asks this for its socket, and does TLS over it for the name (SNI and certificate).
     connection._create_connection = connect  # type: ignore[attr-defined]

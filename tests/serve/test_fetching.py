@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -39,7 +41,7 @@ INNER = [
         "::ffff:127.0.0.1",
         "::ffff:10.0.0.1",
     ),
-    *("64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:7f00:1::", "::7f00:1", "2001:db8::1"),
+    *("64:ff9b::7f00:1", "2002:7f00:1::", "2001:0:7f00:1::", "::7f00:1", "2001:db8::1", "fec0::1"),
 ]
 
 
@@ -210,6 +212,38 @@ def test_what_is_too_large_too_slow_or_gone(
         with pytest.raises(Refusal) as refused:
             fetch(f"http://photos.example{path}", tmp_path / path[1:], 100_000, says("127.0.0.1"))
         assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    "start", [b"HTTP/1.1 200 OK\r\nX-", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]
+)
+def test_a_server_that_gives_byte_by_byte_holds_nobody_up(
+    start: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte comes within the socket's time limit; the whole never ends."""
+    end = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(4096)
+            connection.sendall(start)
+            for _ in range(150):
+                connection.sendall(b"0")
+                if end.wait(0.1):
+                    break
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setitem(fetching.PORTS, "http", listener.getsockname()[1])
+        monkeypatch.setattr(fetching, "is_public", lambda address: True)
+        monkeypatch.setattr(fetching, "FETCH_S", 1.0)
+        threading.Thread(target=drip, args=(listener,), daemon=True).start()
+        began = time.monotonic()
+        with pytest.raises(Refusal, match="took longer") as refused:
+            fetch("http://slow.example/a.jpg", tmp_path / "x", 10**6, says("127.0.0.1"))
+        assert time.monotonic() - began < 10
+        end.set()
+    assert refused.value.code == "url_failed"
 
 
 def test_proxies_of_the_environment_are_not_used(
