@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 MAX_OPEN = 100
 """Jobs that are not over, at most."""
 
-MIN_FREE_BYTES = 2**30
-"""Room on the disk below which no job is taken."""
-
 BEAT_S = 10.0
 """Seconds after which a stream says that it is alive, although nothing changed."""
 

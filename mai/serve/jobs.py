@@ -14,6 +14,7 @@ import json
 import secrets
 import shutil
 import sqlite3
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ from mai.types import Record
 
 SWEEP_S = 60.0
 """Seconds between two looks for jobs whose time is up."""
+
+PAUSE_S = 5.0
+"""Seconds before the store is tried again after it failed."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -226,6 +230,12 @@ class Store:
         self._base.execute("COMMIT")
 
 
+async def _pause(error: Exception) -> None:
+    """Say what failed, and wait: a disk that is full may have room again, and jobs then go on."""
+    print(f"mai serve: The jobs cannot be kept: {error}. Tried again.", file=sys.stderr, flush=True)
+    await asyncio.sleep(PAUSE_S)
+
+
 def _job(row: sqlite3.Row) -> Job:
     values = {key: row[key] for key in row.keys()}  # noqa: SIM118  # iterating a Row gives its values
     values["names"] = tuple(json.loads(values["names"]))
@@ -299,15 +309,22 @@ class Jobs:
 
     async def _sweep(self) -> None:
         while True:
-            self.store.sweep(self.keep_s)
+            try:
+                self.store.sweep(self.keep_s)
+            except (sqlite3.Error, OSError) as error:
+                await _pause(error)
             await asyncio.sleep(min(SWEEP_S, self.keep_s))
 
     async def _run(self) -> None:
         while True:
             self._news.clear()
-            waiting = self.store.open_jobs()
-            for job in waiting:
-                await self._do(job)
+            try:
+                waiting = self.store.open_jobs()
+                for job in waiting:
+                    await self._do(job)
+            except sqlite3.Error as error:
+                await _pause(error)
+                continue
             if not waiting:
                 await self._news.wait()
 
@@ -342,6 +359,8 @@ class Jobs:
                 async for item in self._items(job):
                     n_files += 1
                     if item.number in done:
+                        if item.is_ours:  # or a job that goes on would fill the disk with what it has seen
+                            item.file.unlink(missing_ok=True)
                         continue
                     if job.id in self._cancelled:
                         break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import gzip
 import io
@@ -11,14 +12,19 @@ import sqlite3
 import tarfile
 import time
 import zipfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from running_service import Running, picture, serving
 
+from mai.serve import jobs as jobs_module
 from mai.serve.archive import items, kind_of
-from mai.serve.jobs import Store
+from mai.serve.jobs import Jobs, Store
+from mai.serve.look import Answer, Ask, answer
+from mai.serve.metrics import Metrics
+from mai.types import Record
 
 
 def finished(service: Running, job: str, most_s: float = 240) -> dict[str, Any]:
@@ -171,3 +177,76 @@ def test_time_deletes_jobs_and_what_uploads_left(tmp_path: Path) -> None:
     assert not folder.exists()
     assert (tmp_path / "data").stat().st_mode & 0o077 == 0
     store.close()
+
+
+class Answering:
+    """A desk that judges at once."""
+
+    async def ask(self, wanted: Ask) -> Answer:
+        assert wanted.file.is_file()
+        return answer(Record(wanted.path, "empty"))
+
+
+def in_background(store: Store, run: Callable[[Jobs], Awaitable[None]]) -> None:
+    async def main() -> None:
+        desk: Any = Answering()
+        jobs = Jobs(store, desk, Metrics(desk), 1, 3600, 10**6, 100)
+        jobs.start()
+        await run(jobs)
+        await jobs.close()
+
+    asyncio.run(main())
+
+
+def test_jobs_go_on_when_the_store_can_be_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A disk that was full once must not end the jobs for good, while /healthz says that all is well."""
+    monkeypatch.setattr(jobs_module, "PAUSE_S", 0.05)
+    store = Store(tmp_path)
+    job, folder = store.new_folder()
+    (folder / "0").write_bytes(b"x")
+    store.add(job, "", ["a.jpg"], None)
+    store._base.execute("PRAGMA query_only=ON")  # every write fails
+
+    async def run(jobs: Jobs) -> None:
+        await asyncio.sleep(0.3)
+        store._base.execute("PRAGMA query_only=OFF")
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            found = store.get(job)
+            if found is not None and found.is_over:
+                break
+        assert found is not None
+        assert (found.state, found.n_done) == ("finished", 1)
+
+    in_background(store, run)
+    assert "cannot be kept" in capsys.readouterr().err
+
+
+def test_a_job_that_goes_on_keeps_no_copies_of_what_has_a_row(tmp_path: Path) -> None:
+    """Else an archive that was seen to its end would lie unpacked on the disk."""
+    store = Store(tmp_path)
+    job, folder = store.new_folder()
+    (folder / "0").write_bytes(zipped({f"{n}.jpg": picture(n) for n in range(6)}))
+    store.add(job, "", ["a.zip"], "zip")
+    for number in range(5):
+        store.add_row(job, number, answer(Record(f"{number}.jpg", "empty")))
+    seen: list[list[str]] = []
+
+    async def run(jobs: Jobs) -> None:
+        real = jobs._desk.ask
+
+        async def ask(wanted: Ask) -> Answer:
+            seen.append(sorted(path.name for path in folder.iterdir()))
+            return await real(wanted)
+
+        jobs._desk.ask = ask  # type: ignore[method-assign]
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            found = store.get(job)
+            if found is not None and found.is_over:
+                break
+
+    in_background(store, run)
+    assert seen == [["0", "member-5"]]
