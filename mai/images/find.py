@@ -149,7 +149,13 @@ class _Search:
             yield from self.listed(stream)
             return
         for entry in lists.table_entries(stream, name.lower().endswith(".tsv")):
-            yield from self.path(_beside(entry, name))
+            if lists.is_table(entry):  # it may name itself
+                told = ImageError(
+                    "unsupported", "A table in a table is not read. Give it on the command line."
+                )
+                yield Found(display(entry), named=True, error=told)
+            else:
+                yield from self.path(_beside(entry, name))
 
     def listed(self, stream: BinaryIO) -> Iterator[Found]:
         """The entries of a list of paths."""

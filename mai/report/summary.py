@@ -48,8 +48,10 @@ def rows_of(path: Path) -> Iterator[Row]:
         raise UsageError(f"'{path.name}' is no scan that can be read: {', '.join(readers)}.")
     try:
         for row in reader(path):
-            if not {"path", "status", "label", "score"} <= row.keys():
+            if not isinstance(row, dict) or not {"path", "status", "label", "score"} <= row.keys():
                 raise KeyError("path, status, label, score")
+            if row["score"] is not None and not 0 <= float(row["score"]) <= 1:
+                raise ValueError(f"a score of {row['score']}")
             yield row
     except (ValueError, KeyError, TypeError, OSError, sqlite3.Error) as error:
         raise UsageError(f"'{path}' is no scan of MAI: {error}") from error
@@ -112,7 +114,7 @@ def _duckdb(path: Path) -> Iterator[Row]:
 
 
 def _sqlite(path: Path) -> Iterator[Row]:
-    db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
     try:
         db.row_factory = sqlite3.Row
         for row in db.execute("SELECT * FROM records ORDER BY rowid"):

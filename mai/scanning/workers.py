@@ -10,6 +10,7 @@ Python's process pool can neither stop one worker nor say which file it was at; 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field, fields
 from multiprocessing import connection as pipes
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 from time import monotonic
@@ -248,7 +250,15 @@ class Crew:
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs, self._settings, self._look), daemon=True)
-        process.start()
+        try:
+            if not os.access(Path.cwd(), os.X_OK):  # multiprocessing changes into it in each worker
+                raise PermissionError(13, "this account may not enter the current folder; cd to another")
+            process.start()
+        except OSError as error:  # no folder for a socket, or one with too long a name
+            raise MaiError(
+                f"Worker processes cannot be started: {error.strerror or error}. They need a current folder that "
+                "can be entered, and a folder for temporary files with a short name (TMPDIR=/tmp)."
+            ) from error
         theirs.close()  # so that our end tells when the worker is gone
         self._workers.append(_Worker(process, ours))
 
