@@ -87,9 +87,10 @@ SHIPPED = [(arch, name) for arch in architectures.names() for name in architectu
 
 @pytest.mark.parametrize(("arch", "name"), SHIPPED)
 def test_shipped_recipes_load_and_come_back(arch: str, name: str) -> None:
-    recipe = config.read(Recipe, architectures.load(arch).recipes[name])
+    architecture = architectures.load(arch)
+    recipe = config.read(architecture.recipe, architecture.recipes[name])
     assert recipe.architecture == arch
-    assert config.build(Recipe, config.to_dict(recipe)) == recipe  # as a checkpoint holds it
+    assert config.build(architecture.recipe, config.to_dict(recipe)) == recipe  # as a checkpoint holds it
 
 
 @pytest.mark.parametrize(
