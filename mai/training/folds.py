@@ -10,7 +10,7 @@ Annals of Mathematics and Artificial Intelligence 74, 2015).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,7 +69,8 @@ def score_folds(
         The scores, or None where no run held a part back.
 
     Raises:
-        TrainingError: two runs held back the same part, which would count its pictures twice.
+        TrainingError: two runs held back the same part, which would count its pictures twice; a run did not begin
+            untrained.
     """
     from mai.measure.metrics import auroc
 
@@ -77,10 +78,15 @@ def score_folds(
     areas: list[float] = []
     seen: set[str] = set()
     for number, state in enumerate(states):
-        recipe = configuration.build(Recipe, {**state["recipe"], "init": "scratch"})
+        recipe = configuration.build(Recipe, dict(state["recipe"]))
         rows = held_back(labelled, recipe.data)
         if not rows:
             continue
+        if recipe.init not in ("scratch", "imagenet"):
+            raise TrainingError(
+                f"Run {number + 1} holds back a fold but began at {state['recipe']['init']}, which may have been trained on "
+                "it. Runs with folds start from scratch or from imagenet."
+            )
         again = seen & {row.image for row in rows}
         if again:
             raise TrainingError(
@@ -88,7 +94,7 @@ def score_folds(
                 "Give each run its own data.fold."
             )
         seen |= {row.image for row in rows}
-        logits = _network(architecture, recipe, state, f"run {number + 1}")
+        logits = _network(architecture, replace(recipe, init="scratch"), state, f"run {number + 1}")
         calibration_rows = [r for r in labelled.rows if r.split == "calibration" and r.view != "web"]
         fitted = evaluation.score_rows(calibration_rows, logits, plan, "aligned")
         calibration = fit_platt(fitted.logits(plan), fitted.labels)
