@@ -84,8 +84,8 @@ def score_folds(
             continue
         if recipe.init not in ("scratch", "imagenet"):
             raise TrainingError(
-                f"Run {number + 1} holds back a fold but began at {state['recipe']['init']}, which may have been trained on "
-                "it. Runs with folds start from scratch or from imagenet."
+                f"Run {number + 1} holds back a fold but began at {recipe.init}, which may have been trained on it. "
+                "Runs with folds start from scratch or from imagenet."
             )
         again = seen & {row.image for row in rows}
         if again:
