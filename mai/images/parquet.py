@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from mai.errors import ImageError, MissingExtraError, require
+from mai.images import pages
 from mai.images.files import too_large
 from mai.images.lists import path_column
 from mai.images.shards import Member, Shard, broken
@@ -39,18 +41,74 @@ def members(shard: Shard, max_bytes: int, places: bool) -> Iterator[Member]:
                     ),
                 )
                 return
-            batches = file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[column], use_threads=False)
-            for batch in batches:
-                for value in batch.column(0):
-                    yield _member(str(n_rows), value, max_bytes, places)
+            for group in range(file.num_row_groups):
+                for member in _in_group(file, source, group, column, max_bytes, places, n_rows):
+                    yield member
                     n_rows += 1
     except MissingExtraError as error:
         yield Member(None, None, ImageError("unsupported", str(error)))
     except ImageError as error:
         yield Member(None, None, error)
-    except (OSError, ValueError, KeyError, IndexError, MemoryError, NotImplementedError) as error:
+    except (OSError, EOFError, ValueError, KeyError, IndexError, MemoryError, NotImplementedError) as error:
         # pyarrow's own errors derive from these.
         yield Member(None, None, broken(error, "Parquet file", n_rows))
+
+
+def _in_group(
+    file: Any, source: Any, group: int, column: str, max_bytes: int, places: bool, first: int
+) -> Iterator[Member]:
+    """The rows of one row group; `first` is the number of its first row."""
+    large = _large(file, source, group, column)
+    if large is not None:
+        rest, n_rows, number = _paths(file, group, column), file.metadata.row_group(group).num_rows, -1
+        for number, data in enumerate(large.values(max_bytes)):
+            if number >= n_rows:
+                break
+            name = str(first + number)
+            if isinstance(data, pages.TooLong):
+                yield Member(name, None, too_large(data.n_bytes, max_bytes))
+            elif data is not None:
+                yield Member(name, data)
+            else:
+                yield _member(name, rest[number] if rest is not None else None, max_bytes, places)
+        if number + 1 < n_rows:
+            raise ValueError(f"a row group has {number + 1:,} rows in place of {n_rows:,}")
+        return
+    number = first
+    for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=[group], columns=[column], use_threads=False):
+        for value in batch.column(0):
+            yield _member(str(number), value, max_bytes, places)
+            number += 1
+
+
+def _large(file: Any, source: Any, group: int, column: str) -> pages.Column | None:
+    """The column of pictures, if this row group has a page of it that pyarrow would need much memory for."""
+    import pyarrow
+
+    chunks = file.metadata.row_group(group)
+    for number in range(chunks.num_columns):
+        chunk, leaf = chunks.column(number), file.schema.column(number)
+        if chunk.path_in_schema not in (column, f"{column}.bytes") or leaf.physical_type != "BYTE_ARRAY":
+            continue
+        if leaf.max_repetition_level or chunk.total_uncompressed_size <= pages.LARGE:
+            return None
+        if isinstance(source, Path):
+            # Mapped where a page is unpacked as a whole, so that what is packed needs no memory of ours.
+            is_whole = chunk.compression in pages.WHOLE
+            native = pyarrow.memory_map(str(source)) if is_whole else pyarrow.OSFile(str(source))
+        else:
+            native = pyarrow.PythonFile(source, mode="r")
+        found = pages.Column(native, chunk, leaf.max_definition_level)
+        return found if found.is_large else None
+    return None
+
+
+def _paths(file: Any, group: int, column: str) -> Any:
+    """The column without its bytes: of a struct{bytes, path} the paths, else nothing."""
+    kind = file.schema_arrow.field(column).type
+    if _is_bytes(kind) or kind.get_field_index("path") < 0:
+        return None
+    return file.read_row_group(group, columns=[f"{column}.path"], use_threads=False).column(0)
 
 
 def _image_column(schema: Any) -> str | None:

@@ -1,0 +1,128 @@
+"""Large pages of Parquet files are read here and not by pyarrow: the same rows, in a fraction of the memory."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mai.images import pages
+from mai.images.shards import Member, members, of_file
+
+arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra data)")
+parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed (extra data)")
+
+STRUCT = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+
+
+def rows(n: int, seed: int = 0) -> list[Any]:
+    """Rows as a Hugging Face set has them: pictures, some twice, some empty, some with a path only."""
+    draw = random.Random(seed)
+    made = [draw.randbytes(draw.choice([0, 1, 50, 3000])) for _ in range(n // 2)]
+    found: list[Any] = []
+    for number in range(n):
+        kind = draw.random()
+        if kind < 0.1:
+            found.append(None)
+        elif kind < 0.2:
+            found.append({"bytes": None, "path": f"{number}.png"})
+        else:
+            found.append({"bytes": draw.choice(made), "path": None})
+    return found
+
+
+def read(path: Path, max_bytes: int = 1000, places: bool = False) -> list[Member]:
+    return list(members(of_file(path), max_bytes=max_bytes, places=places))
+
+
+def told(found: list[Member]) -> list[Any]:
+    return [(m.name, m.data, m.place, m.error and (m.error.status, str(m.error))) for m in found]
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd", "gzip", "brotli", "lz4"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_rows_are_those_of_pyarrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str, version: str, dictionary: bool
+) -> None:
+    whole = rows(900)
+    plain = [row["bytes"] if row and row["bytes"] is not None else b"" for row in whole]
+    needed = arrow.schema([arrow.field("jpg", arrow.binary(), nullable=False)])
+    tables = {
+        "struct": arrow.table({"n": range(900), "image": arrow.array(whole, STRUCT)}),
+        "binary": arrow.table({"image": arrow.array([b or None for b in plain], arrow.large_binary())}),
+        "required": arrow.table({"jpg": plain}, needed),
+    }
+    for name, table in tables.items():
+        path = tmp_path / f"{name}.parquet"
+        parquet.write_table(
+            table, path, compression=compression, data_page_version=version, use_dictionary=dictionary,
+            row_group_size=400, data_page_size=20_000,
+        )  # fmt: skip
+        monkeypatch.setattr(pages, "LARGE", 2**30)
+        usual = read(path)
+        monkeypatch.setattr(pages, "LARGE", 0)
+        is_ours = []
+        real = pages.Column.values
+        monkeypatch.setattr(
+            pages.Column, "values", lambda *a, real=real, seen=is_ours: (seen.append(1), real(*a))[1]
+        )
+        assert told(read(path)) == told(usual)
+        monkeypatch.setattr(pages.Column, "values", real)
+        assert len(usual) == 900
+        assert len(is_ours) == (0 if compression == "lz4" else 3)  # what we cannot read is left to pyarrow
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+import pyarrow.parquet
+from mai.images.shards import members, of_file
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+rows = [(m.error.status if m.error else len(m.data)) for m in members(of_file(Path(sys.argv[1])), max_bytes=2**20)]
+print(rows, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is measured in kB on Linux only")
+@pytest.mark.parametrize(
+    ("compression", "times"),
+    [("none", 0.4), ("zstd", 0.4), ("snappy", 2.5)],  # 4.2, 5.2, 5.2 with pyarrow alone
+)
+def test_a_huge_value_is_refused_without_being_held(tmp_path: Path, compression: str, times: float) -> None:
+    size = 64
+    path = tmp_path / "a.parquet"
+    big = random.Random(1).randbytes(size * 2**20)
+    column = [{"bytes": b, "path": None} for b in (b"abc", big, b"abcd")]
+    parquet.write_table(arrow.table({"image": arrow.array(column, STRUCT)}), path, compression=compression)
+    del big, column
+    answer = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True, timeout=300
+    )
+    found, _, grown = answer.stdout.strip().rpartition(" ")
+    assert found == "[3, 'too_large', 4]"
+    assert float(grown) < times * size
+
+
+def test_damaged_pages_end_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "LARGE", 0)
+    path = tmp_path / "a.parquet"
+    draw = random.Random(5)
+    for compression in ("none", "snappy", "zstd"):
+        parquet.write_table(
+            arrow.table({"image": arrow.array(rows(60), STRUCT)}), path, compression=compression
+        )
+        sound = path.read_bytes()
+        n_groups_end = sound.rfind(b"PAR1") - int.from_bytes(sound[-8:-4], "little")
+        for _ in range(150):
+            data = bytearray(sound)
+            for _ in range(draw.randint(1, 4)):
+                data[draw.randrange(4, n_groups_end)] = draw.randrange(256)
+            path.write_bytes(bytes(data))
+            found = read(path, max_bytes=10_000)
+            assert 0 < len(found) <= 61
+            assert all(m.data is not None or m.error is not None for m in found)
