@@ -89,8 +89,10 @@ def routes(app: FastAPI, service: Service) -> None:
     @app.get("/readyz", tags=["service"], operation_id="ready", responses=openapi.errors(503))
     async def ready() -> dict[str, Any]:
         """Weights are loaded and pictures are taken."""
-        if service.desk.failure is not None or service.stopping.is_set():
-            raise Refusal("stopping", "The service is stopping or has failed; see /healthz.")
+        if service.desk.failure is not None:
+            raise Refusal("stopping", f"The service cannot work: {service.desk.failure}")
+        if service.stopping.is_set():
+            raise Refusal("stopping", "The service is stopping. Try again in a moment.", 5.0)
         if not service.desk.n_ready:
             raise Refusal("stopping", "The weights are still being loaded.", 1.0)
         return {"status": "ready", "workers": service.desk.n_ready}

@@ -31,6 +31,7 @@ from mai.serve.limits import Rate, drain
 from mai.serve.look import Answer, Ask, Want
 from mai.serve.metrics import Metrics
 from mai.serve.refusal import OF_STATUS, Refusal, json_response
+from mai.serve.room import Room, claim
 from mai.serve.settings import ServeSettings
 from mai.serve.uploads import Bounds, Upload, receive, temporary_folder
 
@@ -51,6 +52,7 @@ class Service:
         rate: images a caller.
         metrics: counters.
         folder: where uploads lie while they are looked at.
+        room: on the disk, for bodies on their way.
         is_stopping: no request is taken any more.
         stopping: set when the service begins to stop, so that streams end.
     """
@@ -61,6 +63,7 @@ class Service:
     rate: Rate
     metrics: Metrics
     folder: Path
+    room: Room = field(default_factory=Room)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -97,7 +100,8 @@ class Service:
                 )
             urls = await urls_of(request, self.bounds)
             return await fetch_all(urls, folder, self.bounds)
-        return await receive(request, folder, self.bounds)
+        with self.room.hold(folder, claim(request, self.bounds.max_bytes)):
+            return await receive(request, folder, self.bounds)
 
     async def look(self, request: Request, uploads: list[Upload], want: Want) -> list[Answer]:
         """Look at all; where the client goes away, what no worker has yet is let go.

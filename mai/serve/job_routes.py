@@ -18,6 +18,7 @@ from mai.serve import openapi
 from mai.serve.archive import kind_of
 from mai.serve.jobs import Job, Jobs, Store
 from mai.serve.refusal import Refusal
+from mai.serve.room import claim
 from mai.serve.uploads import Bounds, receive
 from mai.types import Record
 
@@ -104,15 +105,11 @@ def routes(app: FastAPI, service: Service, data: Path) -> None:
         """Take many pictures and look at them when there is room. The job's id is what it is asked for by."""
         if len(jobs.store.open_jobs()) >= MAX_OPEN:
             raise Refusal("queue_full", f"{MAX_OPEN} jobs are waiting already. Try again later.", 60.0)
-        if (
-            shutil.disk_usage(data).free < 2 * told.max_job_bytes
-        ):  # the upload, and one archive's worth beside it
-            raise Refusal(
-                "disk_full", "The service's disk has too little room for another job. Try again later.", 600.0
-            )
         job, folder = jobs.store.new_folder()
         try:
-            uploads = await receive(request, folder, bounds)
+            # The upload, and one archive's worth beside it.
+            with service.room.hold(folder, claim(request, bounds.max_bytes), told.max_job_bytes):
+                uploads = await receive(request, folder, bounds)
             service.rate.take(request.scope["mai_caller"], 1)
             archive = kind_of(uploads[0].file, uploads[0].name) if len(uploads) == 1 else None
         except BaseException:

@@ -43,6 +43,10 @@ class Metrics:
         gauge = Gauge("mai_images_taken", "Images taken and not answered yet.", **own)
         gauge.set_function(lambda: desk.n_taken)
         Gauge("mai_workers_ready", "Workers that can look.", **own).set_function(lambda: desk.n_ready)
+        failed = Gauge(
+            "mai_failed", "1: the workers cannot be started any more, /healthz says why; start again.", **own
+        )
+        failed.set_function(lambda: desk.failure is not None)
         deaths = Gauge("mai_worker_deaths", "Workers that died at work since the start.", **own)
         deaths.set_function(lambda: desk.n_deaths)
 
