@@ -1,173 +1,120 @@
-"""Fit how several networks are weighed together (mai/verdict/fuse.py), and say whether it is worth it.
+"""Whether several networks weighed together (mai/verdict/learn.py fits how) are worth more than the best alone.
 
-logits     each network on the calibration split, aligned, as `mai export` calibrates
-fit        logistic regression on them, each class weighing one half, no factor below zero
-table      thresholds from fused scores that a fit on the other sources gave (five folds over sources)
+fit        on the calibration split, aligned, thresholds from scores of left-out sources: `mai.verdict.learn`
 worth      AUROC on the validation split against the best network alone, by paired draws of sources
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mai.errors import DataError, UsageError
+from mai.errors import UsageError
+from mai.machine import n_cpus
 from mai.measure import metrics
-from mai.measure.calibrate import operating_table
-from mai.verdict.fuse import key
+from mai.verdict import learn
 
 if TYPE_CHECKING:
     from mai.data.labelled import LabelledSet
+    from mai.verdict.fuse import Fusion
+    from mai.verdict.learn import Looked
     from mai.weights import Weights
 
-Array = NDArray[np.float64]
-N_FOLDS = 5
-DEFAULT_FPR, DEFAULT_FNR = 0.01, 0.05
-RIDGE = 0.02
-"""Pull of the standardised factors to their mean, per unit of the class-balanced loss: two networks that say the same
-share the weight."""
+N_DRAWS = 500
 
 
-def fit(x: Array, labels: NDArray[np.bool_], n_steps: int = 400) -> tuple[Array, float]:
-    """Factors (K,), none below zero, and offset of the class-balanced logistic loss.
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A fusion, and what it is worth.
 
-    Args:
-        x: (N, K) logits of K networks.
-        labels: (N,) True synthetic.
-        n_steps: of projected gradient descent with a step that the curvature allows.
-
-    Raises:
-        DataError: a class is missing.
+    Attributes:
+        fusion: None where a network adds nothing to the others.
+        useless: names of the weights that add nothing.
+        measured: see `worth`; empty for a set without a validation split, or without a fusion.
+        broken: file -> sentence, of pictures that could not be read.
     """
-    if not labels.any() or labels.all():
-        raise DataError("A fusion needs both classes.")
-    scale = x.std(axis=0) + 1e-9
-    z = (x - x.mean(axis=0)) / scale
-    weight = np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum())
-    factors, offset = np.full(x.shape[1], 1 / x.shape[1]), 0.0
-    step = 1 / (0.25 * (1 + float((weight[:, None] * z**2).sum())) + RIDGE)
-    for _ in range(n_steps):
-        p = 1 / (1 + np.exp(-np.clip(z @ factors + offset, -60, 60)))
-        error = weight * (p - labels)
-        gradient = z.T @ error + RIDGE * (factors - factors.mean())
-        factors = np.maximum(factors - step * gradient, 0.0)
-        offset -= step * float(error.sum())
-    own = factors / scale
-    return own, float(offset - own @ x.mean(axis=0))
+
+    fusion: Fusion | None
+    useless: tuple[str, ...]
+    measured: dict[str, Any]
+    broken: dict[str, str]
+
+    @property
+    def is_worth_it(self) -> bool:
+        """A gain over the best network alone was shown."""
+        return bool(self.measured.get("is_worth_it"))
+
+    def entry(self) -> tuple[str, dict[str, Any]]:
+        """Key and value in fusion.json.
+
+        Raises:
+            UsageError: there is no fusion.
+        """
+        if self.fusion is None:
+            raise UsageError(f"{', '.join(self.useless)} adds nothing to the others: there is no fusion.")
+        name, values = learn.fusion_entry(self.fusion)
+        return name, {**values, **({"measured": self.measured} if self.measured else {})}
 
 
-def out_of_fold(x: Array, labels: NDArray[np.bool_], sources: Sequence[str], seed: int = 0) -> Array:
-    """Fused scores (N,), each from a fit that saw no picture of its source."""
-    names = sorted(set(sources))
-    order = np.random.default_rng(seed).permutation(len(names))
-    fold_of = {names[i]: k % N_FOLDS for k, i in enumerate(order.tolist())}
-    folds = np.array([fold_of[source] for source in sources])
-    scores = np.empty(len(x))
-    for k in range(N_FOLDS):
-        inside = folds == k
-        if inside.any():
-            factors, offset = fit(x[~inside], labels[~inside])
-            scores[inside] = 1 / (1 + np.exp(-np.clip(x[inside] @ factors + offset, -60, 60)))
-    return scores
-
-
-def logits(
-    weights: Sequence[Weights], labelled: LabelledSet, split: str
-) -> tuple[Array, NDArray[np.bool_], list[str]]:
-    """Logits (P, K), labels and sources of the pictures of a split that every network has scored."""
-    from mai.images.views import ViewPlan
-    from mai.training import evaluation
-    from mai.training.shipping import session_logits, split_rows
-
-    rows = split_rows(labelled, split)
-    found: list[dict[str, float]] = []
-    about: dict[str, tuple[int, str]] = {}
-    for own in weights:
-        plan = ViewPlan(**own.preprocessing)
-        scored = evaluation.score_rows(rows, session_logits(own), plan, "aligned")
-        found.append(dict(zip((p.image for p in scored.pictures), scored.logits(plan).tolist(), strict=True)))
-        about |= {p.image: (p.label, p.source) for p in scored.pictures}
-    common = sorted(set.intersection(*(set(each) for each in found)))
-    x = np.array([[each[name] for each in found] for name in common])
-    return x, np.array([bool(about[name][0]) for name in common]), [about[name][1] for name in common]
-
-
-def fused(weights: Sequence[Weights], labelled: LabelledSet) -> dict[str, Any]:
-    """An entry of fusion.json, with what it is worth under `measured`.
+def weigh(weights: Sequence[Weights], labelled: LabelledSet) -> Weighed:
+    """Fit how networks are weighed together, and measure it.
 
     Args:
         weights: two or more networks.
-        labelled: a set with a calibration and, for `measured`, a validation split that none of them learnt from.
+        labelled: a set with a calibration and, to be measured, a validation split that none of them learnt from.
 
     Raises:
-        UsageError: fewer than two networks, or one twice.
-        DataError: a class is missing in the calibration split.
+        UsageError: fewer than two networks, or one twice; the set has splits, and none is for calibration.
+        DataError: a class is missing, or no picture can be read.
     """
+    from mai.detectors import base
+    from mai.detectors.base import DetectorSettings
+
     names = [own.name for own in weights]
     if len(set(names)) != len(names) or len(names) < 2:
         raise UsageError(f"A fusion weighs two or more different networks, not {', '.join(names) or 'none'}.")
-    x, labels, sources = logits(weights, labelled, "calibration")
-    factors, offset = fit(x, labels)
-    scores = out_of_fold(x, labels, sources)
-    n_sources = len(set(sources))
-    table = operating_table(
-        scores,
-        labels,
-        f"{labelled.name}, calibration split, aligned protocol, {n_sources} sources, out of fold",
-    )
-    entry: dict[str, Any] = {
-        "coefficients": {name: round(float(f), 6) for name, f in zip(names, factors, strict=True)},
-        "offset": round(offset, 6),
-        "thresholds": table.to_dict(),
-        "default": {
-            "fpr": max(DEFAULT_FPR, table.synthetic[0].rate),
-            "fnr": max(DEFAULT_FNR, table.authentic[0].rate),
-        },
-        "sha256": {own.name: own.config["sha256"] for own in weights},
+    detectors = {
+        own.name: base.load(own.architecture, DetectorSettings(own.folder, n_cpus())) for own in weights
     }
-    if any(row.split == "validation" for row in labelled.rows):
-        entry["measured"] = worth(logits(weights, labelled, "validation"), names, factors, offset)
-    return entry
+    rows, part = learn.rows_for(labelled)
+    looked = learn.look(detectors, rows, "aligned")
+    told = f"{labelled.name}, {part}, aligned protocol, {len(set(looked.sources))} sources"
+    fitted = learn.fit_fusion(looked, {own.name: own for own in weights}, told)
+    found = Weighed(fitted.fusion, fitted.useless, {}, looked.broken)
+    validation = [row for row in labelled.rows if row.split == "validation" and row.view != "web"]
+    if fitted.fusion is None or not validation:
+        return found
+    unseen = learn.look(detectors, validation, "aligned")
+    return replace(found, measured=worth(unseen, fitted.fusion), broken=looked.broken | unseen.broken)
 
 
-def worth(
-    validation: tuple[Array, NDArray[np.bool_], list[str]],
-    names: Sequence[str],
-    factors: Array,
-    offset: float,
-) -> dict[str, Any]:
-    """AUROC of each network and of the fusion, and what the fusion adds to the best one, with intervals."""
+def worth(looked: Looked, fusion: Fusion) -> dict[str, Any]:
+    """AUROC of each network and of the fusion, and what the fusion adds to the best one, with intervals.
+
+    Args:
+        looked: logits by names of weights, of pictures that neither the networks nor the fit have seen.
+        fusion: of these networks.
+    """
     from mai.bench.figures import paired_difference
 
-    x, labels, sources = validation
-    joint = x @ factors + offset
+    labels, sources = looked.labels.astype(bool), looked.sources
+    factors = np.array(list(fusion.coefficients.values()))
+    joint = np.stack([looked.logits[name] for name in fusion.coefficients], 1) @ factors + fusion.offset
     alone = {
-        name: metrics.bootstrap(metrics.quick_auroc, x[:, k], labels, sources, 500)
-        for k, name in enumerate(names)
+        name: metrics.bootstrap(metrics.quick_auroc, looked.logits[name], labels, sources, N_DRAWS)
+        for name in fusion.coefficients
     }
     best = max(alone, key=lambda name: alone[name].value)
-    gain = paired_difference(x[:, list(names).index(best)], joint, labels, sources, metrics.quick_auroc, 500)
+    gain = paired_difference(looked.logits[best], joint, labels, sources, metrics.quick_auroc, N_DRAWS)
     return {
         "n_synthetic": int(labels.sum()),
         "n_authentic": int((~labels).sum()),
         "auroc": {name: found.to_list() for name, found in alone.items()},
-        "auroc_fused": metrics.bootstrap(metrics.quick_auroc, joint, labels, sources, 500).to_list(),
+        "auroc_fused": metrics.bootstrap(metrics.quick_auroc, joint, labels, sources, N_DRAWS).to_list(),
         "best_alone": best,
         "gain": gain,
         "is_worth_it": bool(gain[1] > 0),
     }
-
-
-def write(entry: dict[str, Any], path: Path) -> str:
-    """Put an entry into a fusion.json, beside others; returns its key."""
-    name = key(list(entry["coefficients"]))
-    entries = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps({**entries, name: entry}, indent=1) + "\n", "utf-8")
-    temporary.replace(path)
-    return name

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--output",
+    "-o",
     type=click.Path(path_type=Path),
     help="Weights folder, for networks of MAI.  [default: NAME-calibrated]",
 )
@@ -106,7 +107,7 @@ def _network(name: str, labelled: LabelledSet, output: Path | None, protocol: An
         raise UsageError(f"'{folder}' exists. Give another --output.")
     detector = base.load(loaded.architecture, DetectorSettings(loaded.folder, threads))
     rows, part = learn.rows_for(labelled)
-    looked = learn.look([detector], rows, protocol)
+    looked = learn.look({detector.name: detector}, rows, protocol)
     _tell_broken(looked)
     told = f"{labelled.name}, {part}, {protocol} protocol, {len(set(looked.sources))} sources"
     kept = {key: value for key, value in loaded.config.items() if key != "measured"}  # at other thresholds
@@ -160,7 +161,9 @@ def _hub(
     detector = HubDetector(name, DetectorSettings(n_threads=threads, synthetic_labels=synthetic_labels))
     beside = [base.load(other.strip(), DetectorSettings(n_threads=threads)) for other in others]
     rows, part = learn.rows_for(labelled)
-    looked = learn.look([detector, *beside], rows, protocol)
+    asked: dict[str, base.Detector] = {detector.name: detector}
+    asked |= {other.name: other for other in beside}
+    looked = learn.look(asked, rows, protocol)
     _tell_broken(looked)
     told = f"{labelled.name}, {part}, {protocol} protocol, {len(set(looked.sources))} sources"
     values = {
@@ -190,8 +193,6 @@ def _hub(
 
 
 def _fuse(detector: HubDetector, own: Any, beside: list[Any], looked: Looked, told: str) -> None:
-    import json
-
     from mai.verdict import learn
     from mai.weights.user import fusion_file
 
@@ -207,10 +208,7 @@ def _fuse(detector: HubDetector, own: Any, beside: list[Any], looked: Looked, to
             "first network that is asked gives the score."
         )
         return
-    path = fusion_file()
-    entries = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    name, entry = learn.fusion_entry(fused.fusion)
-    _write_json(path, {**entries, name: entry})
+    learn.write_entry(fusion_file(), *learn.fusion_entry(fused.fusion))
     factors = ", ".join(f"{name} {factor:.2f}" for name, factor in fused.fusion.coefficients.items())
     click.echo(f"Weighed together from now on (factors on logits: {factors}).")
 

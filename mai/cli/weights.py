@@ -60,7 +60,9 @@ def show(name: str, as_json: bool) -> None:
         ("false negatives", table.authentic, "<="),
     ):
         for point in points:
-            click.echo(f"  {point.rate:>6g} {kind}: score {sign} {point.score:.4f} ({point.n_errors} errors)")
+            click.echo(
+                f"  {point.rate:>6g} {kind}: score {sign} {point.score:.4f} ({_errors(point.n_errors)})"
+            )
     card = found.folder / "README.md"
     if card.exists():
         click.echo()
@@ -126,6 +128,10 @@ def push(folder: Path, repo: str, public: bool) -> None:
     click.echo(f"{found.name}: {done.commit_url}")
 
 
+def _errors(n: int) -> str:
+    return f"{n} error" if n == 1 else f"{n} errors"
+
+
 def _facts(found: Any) -> dict[str, Any]:
     from mai.errors import WeightsError
 
@@ -152,6 +158,7 @@ def _facts(found: Any) -> dict[str, Any]:
 @click.option("--data", required=True, help="A labelled set with a calibration and a validation split.")
 @click.option(
     "--output",
+    "-o",
     type=click.Path(dir_okay=False, path_type=Path),
     help="The fusion.json to write.  [default: the one beside the weights that ship]",
 )
@@ -161,27 +168,37 @@ def fuse_weights(names: tuple[str, ...], data: str, output: Path | None, force: 
     """Fit how networks are weighed together: WEIGHTS are names, architectures or folders.
 
     Fitted on the calibration split, measured on the validation split. Written only if its AUROC there is shown to be
-    higher than that of the best network alone.
+    higher than that of the best network alone, and never where a network adds nothing to the others.
     """
     from mai import weights as weights_on_disk
     from mai.bench import fusion
     from mai.data.sources import read_set
     from mai.errors import require
+    from mai.report.escape import visible
+    from mai.verdict import learn
 
     require("sklearn.metrics", "train", "Measuring")
     loaded = [weights_on_disk.load(Path(name) if Path(name).is_dir() else name) for name in names]
-    entry = fusion.fused(loaded, read_set(data))
-    measured = entry.get("measured", {})
-    is_kept = force or measured.get("is_worth_it", False)
+    weighed = fusion.weigh(loaded, read_set(data))
+    for file, sentence in weighed.broken.items():
+        click.echo(visible(f"left out: {file}: {sentence}"), err=True)
+    if weighed.fusion is None:
+        if as_json:
+            click.echo(json.dumps({"useless": list(weighed.useless), "written": None}, indent=1))
+        else:
+            click.echo(f"Not written: {', '.join(weighed.useless)} adds nothing to the others.")
+        return
     path = output or weights_on_disk.FOLDER / "fusion.json"
+    key, entry = weighed.entry()
+    is_kept = force or weighed.is_worth_it
     if is_kept:
-        fusion.write(entry, path)
+        learn.write_entry(path, key, entry)
     if as_json:
         click.echo(json.dumps({**entry, "written": str(path) if is_kept else None}, indent=1))
         return
     for name, factor in entry["coefficients"].items():
         click.echo(f"{name:<24} factor {factor:.3f}")
-    if measured:
+    if measured := weighed.measured:
         for name, own in {**measured["auroc"], "fused": measured["auroc_fused"]}.items():
             click.echo(f"{name:<24} AUROC {own[0]:.3f} [{own[1]:.3f}, {own[2]:.3f}]")
         gain = measured["gain"]

@@ -7,9 +7,12 @@ size and codec first, so that a threshold does not rest on how a set stores its 
 
 from __future__ import annotations
 
+import json
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +27,6 @@ from mai.measure.calibrate import (
     DEFAULT_FNR,
     DEFAULT_FPR,
     Calibration,
-    OperatingTable,
     fit_platt,
     least_rate,
     operating_table,
@@ -47,7 +49,7 @@ class Looked:
         images: (P,) names.
         labels: (P,) 1 synthetic, 0 authentic.
         sources: (P,) units of leaving out and of bootstraps.
-        logits: detector -> float64 (P,).
+        logits: name -> float64 (P,).
         broken: file -> sentence.
     """
 
@@ -75,8 +77,13 @@ def rows_for(labelled: LabelledSet) -> tuple[list[Row], str]:
     return plain or rows, "calibration split" if has_splits else "all pictures"
 
 
-def look(detectors: Sequence[Detector], rows: Sequence[Row], protocol: Protocol) -> Looked:
+def look(detectors: Mapping[str, Detector], rows: Sequence[Row], protocol: Protocol) -> Looked:
     """Ask networks about labelled pictures; pictures that one of them could not see are left out.
+
+    Args:
+        detectors: by any names; two may be of one architecture.
+        rows: of the pictures.
+        protocol: see the head of this module.
 
     Raises:
         UsageError: a detector is no network.
@@ -84,16 +91,16 @@ def look(detectors: Sequence[Detector], rows: Sequence[Row], protocol: Protocol)
     """
     found: dict[str, dict[str, float]] = {}
     broken: dict[str, str] = {}
-    for detector in detectors:
+    for name, detector in detectors.items():
         if hasattr(detector, "session"):
             scored = evaluation.score_rows(rows, detector.session.logits, detector.plan, protocol)  # type: ignore[attr-defined]
             values = dict(zip([p.image for p in scored.pictures], scored.logits(detector.plan), strict=True))  # type: ignore[attr-defined]
-            found[detector.name] = {image: float(value) for image, value in values.items()}
+            found[name] = {image: float(value) for image, value in values.items()}
             broken |= scored.broken
         elif hasattr(detector, "logit"):
-            found[detector.name] = _whole_pictures(detector, rows, protocol, broken)
+            found[name] = _whole_pictures(detector, rows, protocol, broken)
         else:
-            raise UsageError(f"'{detector.name}' has no score of its own that could be calibrated.")
+            raise UsageError(f"'{name}' has no score of its own that could be calibrated.")
     facts = {row.image: row for row in rows}
     images = [image for image in facts if all(image in values for values in found.values())]
     if not images:
@@ -167,7 +174,7 @@ def fit_fusion(looked: Looked, weights: Mapping[str, Weights], data: str, seed: 
 
     Args:
         looked: their logits of the calibration pictures.
-        weights: detector -> its weights, of those that are fused.
+        weights: name in `looked` -> its weights, of those that are fused.
         data: what the pictures are, for people.
         seed: of the folds.
 
@@ -230,8 +237,17 @@ def fusion_entry(fusion: Fusion) -> tuple[str, dict[str, Any]]:
     }
 
 
-def caught_at_default(
-    scores: NDArray[np.float64], labels: NDArray[np.int64], table: OperatingTable, fpr: float
-) -> float:
-    """Share of synthetic calibration pictures at or above the default threshold."""
-    return float((scores[labels == 1] >= table.at_fpr(fpr).score).mean())
+def write_entry(path: Path, name: str, entry: Mapping[str, Any]) -> None:
+    """Put one fusion into a fusion.json beside those that stand there; the file appears whole or not at all.
+
+    Raises:
+        DataError: what stands there is no JSON.
+    """
+    try:
+        entries = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON ({error}): fitted fusions cannot be added to it.") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({**entries, name: entry}, indent=1) + "\n", "utf-8")
+    temporary.replace(path)

@@ -194,30 +194,6 @@ def test_it_is_weighed_beside_another_network(at_home: Path, mai: Mai, tmp_path:
     assert "cross-fitted by source" in both.measured.table.data  # type: ignore[union-attr]
 
 
-def test_a_fusion_is_fitted_as_the_numbers_say() -> None:
-    from mai.verdict.learn import Looked, fit_fusion
-
-    rng = np.random.default_rng(0)
-    labels = np.arange(600) % 2
-    one, two = (rng.normal(0, 1, 600) + share * labels for share in (1.5, 0.8))
-    useless = rng.normal(0, 1, 600) - 0.5 * labels
-    looked = Looked(
-        [f"p{i}" for i in range(600)], labels, [f"s{i // 6}" for i in range(600)],
-        {"a": one, "b": two, "c": useless}, {},
-    )  # fmt: skip
-    weights: Any = {
-        name: type("W", (), {"name": f"{name}_v1", "config": {"sha256": name}})() for name in "abc"
-    }
-    both = fit_fusion(looked, {name: weights[name] for name in "ab"}, "made up")
-    assert both.fusion is not None
-    # Two independent normal features: the log odds weigh each by shift / variance.
-    assert both.fusion.coefficients["a_v1"] == pytest.approx(1.5, abs=0.35)
-    assert both.fusion.coefficients["b_v1"] == pytest.approx(0.8, abs=0.3)
-    assert both.fusion.table.n_authentic == 300
-    three = fit_fusion(looked, weights, "made up")
-    assert (three.fusion, three.useless) == (None, ("c",))
-
-
 def test_a_network_is_calibrated_into_a_copy(at_home: Path, mai: Mai, tmp_path: Path) -> None:
     home = make_weights(tmp_path / "w", "resnet")
     done = mai("calibrate", home, "--data", "set", "--output", tmp_path / "own")
