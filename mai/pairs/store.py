@@ -159,6 +159,19 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str
         raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
+def need_columns(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Raise DataError if rows of a part lack a column."""
+    missing = [name for name in _FIELDS if rows and name not in rows[0]]
+    if missing:
+        raise DataError(f"{path} is no part of a set of pairs: it has no column '{missing[0]}'.")
+
+
+def is_recorded(row: dict[str, Any]) -> bool:
+    """True if a pair's row says which generator made it, with which seed and in which size."""
+    told = row["generator"] or {}
+    return all(told.get(name) is not None for name in ("name", "seed", "width", "height"))
+
+
 def counts_of(path: Path) -> dict[str, Any]:
     """What write_rows noted in a part: statuses, cost, seconds. Reads the file's end only.
 
@@ -192,9 +205,19 @@ def rows_of(folder: Path, only_pairs: bool = True) -> Iterator[dict[str, Any]]:
     Args:
         folder: of the pairs.
         only_pairs: leave out rows that did not become a pair.
+
+    Raises:
+        DataError: a part is damaged or of another kind, or a pair does not say what made it.
     """
     for part in parts(folder):
-        for row in read_rows(part):
+        rows = read_rows(part)
+        need_columns(rows, part)
+        for row in rows:
+            if row["status"] == "ok" and not is_recorded(row):
+                raise DataError(
+                    f"{part.name} holds the pair {row['id']}, and the generator that made it is not recorded. Run: "
+                    f"mai pairs verify '{folder}'"
+                )
             if row["status"] == "ok" or not only_pairs:
                 yield row
 

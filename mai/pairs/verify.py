@@ -27,7 +27,7 @@ class Verified:
         n_rows: rows in finished parts.
         n_pairs: of them pairs.
         n_missing: planned rows that no part holds yet.
-        n_again: pairs whose synthetic image was made again.
+        n_again: pairs whose synthetic image was made again; never those of hosted generators, which take no seed.
         n_same: of those the same, bit for bit.
         problems: sentences; empty for a set that is whole.
     """
@@ -62,6 +62,7 @@ def verify(folder: Path, again: int = 0, runtime: Runtime | None = None) -> Veri
             continue
         try:
             rows = store.read_rows(path)
+            store.need_columns(rows, path)
         except DataError as error:
             found.problems.append(str(error))
             continue
@@ -71,20 +72,22 @@ def verify(folder: Path, again: int = 0, runtime: Runtime | None = None) -> Veri
         ids.update(row["id"] for row in rows)
         for row in rows:
             found.n_rows += 1
-            found.problems += [
-                f"{path.name}, row {row['id']}: {what}" for what in _problems(row, settings.seed)
-            ]
+            problems = _problems(row, settings.seed)
+            found.problems += [f"{path.name}, row {row['id']}: {what}" for what in problems]
             if row["status"] == "ok":
                 found.n_pairs += 1
+            if row["status"] == "ok" and not problems:
                 to_make.append({"generator": row["generator"]["name"], "id": row["id"], "part": path})
     found.problems += [f"The row {name} is there {count} times." for name, count in ids.items() if count > 1]
     found.n_missing = sum(1 for row in planned if row.id not in ids)
     unknown = set(ids) - {row.id for row in planned}
     found.problems += [f"The row {name} was never planned." for name in sorted(unknown)]
     if again:
-        _make_again(
-            settings, sorted(to_make, key=lambda row: str(row["id"]))[:again], runtime or Runtime(), found
+        hosted = {entry.name for entry in settings.mix.entries if entry.kind == "http"}
+        to_make = sorted(
+            (row for row in to_make if row["generator"] not in hosted), key=lambda row: str(row["id"])
         )
+        _make_again(settings, to_make[:again], runtime or Runtime(), found)
     return found
 
 
@@ -93,6 +96,8 @@ def _problems(row: dict[str, Any], seed: int) -> list[str]:
         return [f"unknown status '{row['status']}'"]
     if row["status"] != "ok":
         return [] if row["message"] else ["a status without a message"]
+    if not store.is_recorded(row):
+        return ["it is a pair, and the generator that made it is not recorded (name, seed, width and height)"]
     problems = []
     if row["generator"]["seed"] != seed_of(row["id"], seed):
         problems.append("its seed is not that of its id")
@@ -126,7 +131,11 @@ def _make_again(
     settings: kept.Settings, chosen: list[dict[str, Any]], runtime: Runtime, found: Verified
 ) -> None:
     entries: dict[str, Entry] = {entry.name: entry for entry in settings.mix.entries}
-    for name in sorted({str(row["generator"]) for row in chosen}):
+    unknown = sorted({str(row["generator"]) for row in chosen} - set(entries))
+    found.problems += [
+        f"The generator '{name}' is not one that the set was started with." for name in unknown
+    ]
+    for name in sorted({str(row["generator"]) for row in chosen} & set(entries)):
         generator = open_generator(entries[name], settings.edit, settings.strength, runtime)
         for one in [row for row in chosen if row["generator"] == name]:
             row = next(row for row in store.read_rows(one["part"]) if row["id"] == one["id"])

@@ -107,6 +107,40 @@ def test_verify_sees_what_was_changed(pairs: Path, tmp_path: Path, mai: Mai) -> 
     assert mai("pairs", "status", copy)[0] == 1
 
 
+def test_a_pair_that_does_not_say_what_made_it_is_a_problem(pairs: Path, tmp_path: Path, mai: Mai) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(pairs, copy)
+    part = store.pair_part(copy, 0, 3)
+    rows = store.read_rows(part)
+    one, other = [row for row in rows if row["status"] == "ok"][:2]
+    one["generator"], other["generator"]["seed"] = None, None
+    part.unlink()
+    store.write_rows(part, rows, store.pair_schema())
+    code, out, _ = mai("pairs", "verify", copy, "--again", "2")
+    assert code == 1
+    for row in (one, other):
+        assert f"row {row['id']}: it is a pair, and the generator that made it is not recorded" in out
+    assert "2 problems; 2 of 2 came out the same" in out, "the others are still looked at"
+    for call in (("show", copy), ("export", copy, "--to", "imagefolder", "--output", tmp_path / "out")):
+        code, _, err = mai("pairs", *call)
+        assert (code, "is not recorded. Run: mai pairs verify" in err) == (1, True), err
+
+
+def test_a_part_of_another_kind_is_a_problem(pairs: Path, tmp_path: Path, mai: Mai) -> None:
+    import shutil
+
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    copy = tmp_path / "copy"
+    shutil.copytree(pairs, copy)
+    pyarrow.parquet.write_table(pa.table({"id": ["a"]}), store.pair_part(copy, 1, 3))
+    code, out, _ = mai("pairs", "verify", copy)
+    assert (code, "it has no column 'status'" in out) == (1, True), out
+
+
 def test_it_opens_as_a_hugging_face_set_with_two_image_columns(pairs: Path, tmp_path: Path) -> None:
     import datasets
 
