@@ -2,8 +2,9 @@
 
 Everything comes in units of two, one authentic picture and one synthetic. Where the set has pairs (images named
 `ID/authentic` and `ID/synthetic`) a unit is a pair, changed by the same draws; else the two are drawn with balanced
-sources. A unit is never torn: not by micro-batches, not by processes. The side in pixels is drawn for a whole batch, so
-that neither the size nor the number of tiles that follows from it says anything about the class.
+sources. Where more synthetic pictures than authentic ones have no partner, paired authentic ones are lent to them, so
+that none is left out. A unit is never torn: not by micro-batches, not by processes. The side in pixels is drawn for a
+whole batch, so that neither the size nor the number of tiles that follows from it says anything about the class.
 """
 
 from __future__ import annotations
@@ -85,6 +86,11 @@ class UnitSampler:
         # An authentic picture without a partner takes a synthetic one that has none, if there is any.
         self.synthetic = single if len(single) else np.flatnonzero(labels == 1)
         self.chances = [_shares(weight[members]) for members in (self.authentic, self.synthetic)]
+        alone = np.setdiff1d(self.authentic, list(self.partner))
+        unpaired = float(weight[alone].sum() / weight[self.authentic].sum())
+        wanted = float(weight[single].sum() / weight[labels == 1].sum())
+        # Chance that a paired authentic picture leaves its partner for a synthetic one that has none.
+        self.lent = max(0.0, (wanted - unpaired) / (1 - unpaired)) if self.partner else 0.0
 
     def __len__(self) -> int:
         """Pictures that can be drawn."""
@@ -96,6 +102,7 @@ class UnitSampler:
         authentic = rng.choice(self.authentic, n_batches * n_units, p=self.chances[0])
         synthetic = rng.choice(self.synthetic, n_batches * n_units, p=self.chances[1])
         sides = rng.choice(self.sizes, n_batches)
+        is_lent = rng.random(n_batches * n_units) < self.lent if self.lent else np.zeros(len(authentic), bool)
         batches: list[list[Unit]] = []
         for b in range(n_batches):
             units = []
@@ -104,7 +111,7 @@ class UnitSampler:
                 seed: tuple[int, ...] = (self.seed, epoch, b, i)
                 one, other = int(authentic[k]), int(synthetic[k])
                 seeds = (seed, (*seed, 1))
-                if one in self.partner:
+                if one in self.partner and not is_lent[k]:
                     other, seeds = self.partner[one], (seed, seed)
                 view = int(rng.integers(1 << 30))  # the same view of both halves of a pair
                 rows = tuple(self.files[p][view % len(self.files[p])] for p in (one, other))
