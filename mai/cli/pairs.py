@@ -201,6 +201,7 @@ def generate_command(**given: Any) -> None:
 
 
 def _begin_first(given: dict[str, Any]) -> None:
+    from mai.machine import n_cpus
     from mai.pairs.settings import Settings
     from mai.pairs.start import begin, make_plan
 
@@ -213,7 +214,7 @@ def _begin_first(given: dict[str, Any]) -> None:
     )  # fmt: skip
     show = _line(given["quiet"])
     done = make_plan(
-        given["output"], settings, _n_cpus(), lambda n, n_all: show(f"looking at images: {n:,} of {n_all:,}"),
+        given["output"], settings, n_cpus(), lambda n, n_all: show(f"looking at images: {n:,} of {n_all:,}"),
         given["lease_s"],
     )  # fmt: skip
     show("")
@@ -241,16 +242,19 @@ def _begin_second(given: dict[str, Any]) -> None:
 
 
 def _pass(given: dict[str, Any], name: str) -> Pass:
+    from mai.pairs import registry
     from mai.pairs.generate import Runtime
-    from mai.pairs.registry import memory
     from mai.pairs.run import Pass
+
+    named = registry.mix(given["generators"]).entries if given.get("generators") else ()
 
     runtime = Runtime(
         device=given["device"],
-        memory_gb=memory(given["memory"]) if given.get("memory") else None,
+        memory_gb=registry.memory(given["memory"]) if given.get("memory") else None,
         load=given.get("load"),
         weights=given["weights"].absolute() if given.get("weights") else None,
         batch=given["batch"],
+        hosted=tuple((entry.url, entry.key_variable) for entry in named if entry.kind == "http"),
     )
     return Pass(given["output"].absolute(), name, runtime, given["lease_s"], given["threads"])
 
@@ -314,12 +318,6 @@ def _told(title: str, n: int, n_all: int, rate: float | None, n_failed: int) -> 
 def _stopped() -> None:
     click.echo("Stopped. What is finished is kept: run the same command again to go on.", err=True)
     sys.exit(130)
-
-
-def _n_cpus() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _line(quiet: bool) -> Callable[[str], None]:

@@ -93,6 +93,8 @@ class Runtime:
         load: name of a way to load.
         weights: folder with weights, in place of the hub.
         batch: pictures at once.
+        hosted: (url, key_variable) of the hosted generators that the person named; no other is asked, see
+            open_generator.
     """
 
     device: str = ""
@@ -100,6 +102,7 @@ class Runtime:
     load: str | None = None
     weights: Path | None = None
     batch: int = 1
+    hosted: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
@@ -193,6 +196,9 @@ def device_of(runtime: Runtime) -> str:
 def open_generator(entry: Entry, edit: Edit, strength: float, runtime: Runtime) -> Generator:
     """Load a generator.
 
+    A hosted one gets captions, and a key from the environment. Entries come from a folder of pairs, which may be
+    anybody's, so its word alone is not enough: the person names the generator, see Runtime.hosted.
+
     Args:
         entry: which.
         edit: what it does with the authentic image.
@@ -200,7 +206,7 @@ def open_generator(entry: Entry, edit: Edit, strength: float, runtime: Runtime) 
         runtime: where and how.
 
     Raises:
-        UsageError: the generator cannot do that edit, or does not fit into the memory.
+        UsageError: the generator cannot do that edit, does not fit into the memory, or is hosted and was not named.
         WeightsError: weights are missing.
         MissingExtraError: a package of the extra `pairs` is missing.
     """
@@ -220,12 +226,23 @@ def open_generator(entry: Entry, edit: Edit, strength: float, runtime: Runtime) 
     elif entry.kind == "http":
         from mai.pairs.http_images import HttpImages
 
+        if (entry.url, entry.key_variable) not in runtime.hosted:
+            raise UsageError(_unnamed(entry))
         backend = HttpImages(entry)
     else:
         from mai.pairs.small import Small
 
         backend = Small(entry, device_of(runtime))
     return Generator(entry, backend, plan.name, strength if edit != "none" else None, max(1, runtime.batch))
+
+
+def _unnamed(entry: Entry) -> str:
+    key = f" and the key in {entry.key_variable}" if entry.key_variable else ""
+    return (
+        f"The settings of this folder would send captions{key} to {entry.url[:80]} (generator '{entry.name}'). "
+        f"What comes with a folder does not decide that: if you want it, name it with --generator {entry.name}, or "
+        "the TOML file that it is of."
+    )
 
 
 Opener = Callable[[Entry], Generator]

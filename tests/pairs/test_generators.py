@@ -15,12 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cli_runner import Ran, run_mai
+from pair_material import make_authentic
 from PIL import Image as Pil
 
 from mai.errors import ConfigError, UnknownNameError, UsageError, WeightsError
 from mai.pairs import match, registry
 from mai.pairs.generate import Generator, Made, Request, Runtime, open_generator
 from mai.pairs.registry import Entry
+from mai.pairs.settings import Settings, stored_mix
+from mai.pairs.start import begin_generating
 
 GREY = np.full((64, 64, 3), 99, np.uint8)
 
@@ -314,8 +318,13 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Entry, type[Api]]]:
     server.server_close()
 
 
+def named(entry: Entry) -> Runtime:
+    """As of a command that names the generator."""
+    return Runtime(hosted=((entry.url, entry.key_variable),))
+
+
 def hosted(entry: Entry, prompt: str, monkeypatch: pytest.MonkeyPatch | None = None) -> tuple[Made, Any]:
-    generator = open_generator(entry, "none", 0, Runtime())
+    generator = open_generator(entry, "none", 0, named(entry))
     made = generator.make([Request("a", prompt, 1, 64, 64, GREY)])[0]
     return made, generator.backend
 
@@ -360,10 +369,47 @@ def test_a_hosted_generator_holds_its_rate(api: tuple[Entry, type[Api]]) -> None
     from dataclasses import replace
 
     entry, server = api
-    generator = open_generator(replace(entry, per_minute=600.0), "none", 0, Runtime())
+    generator = open_generator(replace(entry, per_minute=600.0), "none", 0, named(entry))
     generator.make([Request(str(i), "a dog", 1, 64, 64, GREY) for i in range(4)])
     times = [one["at"] for one in server.seen]
     assert times[-1] - times[0] > 0.2, "three pauses of a tenth of a second, less what the network took"
+
+
+def test_settings_of_a_folder_send_no_key_anywhere(
+    api: tuple[Entry, type[Api]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A folder as somebody else may hand it over: its settings name a variable of ours and an address of theirs."""
+    entry, server = api
+    monkeypatch.setenv("OPENAI_API_KEY", "ours")
+    theirs = tmp_path / "theirs.toml"
+    told = {"kind": "http", "id": "m", "url": entry.url, "key_variable": "OPENAI_API_KEY"}
+    theirs.write_text("".join(f'{key} = "{value}"\n' for key, value in told.items()) + 'sizes = ["64x64"]')
+    folder = tmp_path / "ds"
+    photos = make_authentic(tmp_path / "photos", 2)
+    first = ("--authentic", photos, "--captioner", "words", "--output", folder)
+
+    def pairs(*words: str | Path) -> Ran:
+        return run_mai(monkeypatch, capsys, "pairs", *words)
+
+    assert pairs("caption", *first, "--quiet").code == 0
+    begin_generating(folder, Settings(generators=stored_mix(registry.mix([str(theirs)]))))
+    calls: list[tuple[str | Path, ...]] = [("generate", "--output", folder), ("make", *first)]
+    for call in calls:
+        done = pairs(*call, "--quiet")
+        assert done.code == 2, done.err
+        assert f"would send captions and the key in OPENAI_API_KEY to {entry.url}" in done.err
+        assert "--generator theirs" in done.err
+    assert server.seen == []
+    done = pairs("generate", "--output", folder, "--generator", theirs, "--quiet")
+    assert done.code == 0, done.err
+    assert {one["key"] for one in server.seen} == {"Bearer ours"}
+    n = len(server.seen)
+    done = pairs("verify", folder, "--again", "2")
+    assert (done.code, len(server.seen)) == (0, n), "a hosted picture is not made again"
+    assert "0 of 0 came out the same" in done.out
 
 
 def test_shapes_are_matched_by_the_nearest_bucket() -> None:
