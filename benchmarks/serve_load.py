@@ -34,6 +34,8 @@ import numpy as np
 from PIL import Image as Pil
 from scan_speed import family, make, material
 
+from mai.machine import n_cpus
+
 MEMORY_FILES = 40
 
 
@@ -214,7 +216,7 @@ def main() -> None:
     )
     parser.add_argument("--files", type=int, default=120)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--workers", type=int, default=min(2, n_cpus()))
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--memory", type=int, default=5000)
     parser.add_argument("--only", default="cost,overload,batches,memory")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ import torch
 
 from mai.config import to_dict
 from mai.errors import TrainingError, require
+from mai.machine import n_cpus
 from mai.moondream.curves import Figures, draw
 from mai.moondream.lora import check_gradients, trainable
 from mai.moondream.recipe import TuneRecipe
@@ -403,8 +403,7 @@ class _Run:
     def _n_workers(self) -> int:
         if self.job.n_workers is not None:
             return self.job.n_workers
-        n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(8, n)
+        return min(8, n_cpus())
 
     def _say(self, text: str) -> None:
         if self.is_main:
