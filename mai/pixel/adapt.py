@@ -160,10 +160,12 @@ def read_new(rows: Sequence[Row], run: Features, plan: ViewPlan, seed: int = 0) 
     return New(np.array(plain), np.array(variants), np.array(labels, np.int64), units, broken)
 
 
-def fit(
-    features: Array, labels: Array, memory: Array, weight: Array, bias: float, strength: float
-) -> tuple[Array, float]:
-    """The head that the sum at the head of this module is smallest for.
+class Fitter:
+    """Fits heads on parts of the new pictures; what does not depend on the part is computed once.
+
+    With A = mean outer product of the remembered features + RIDGE and R R^T = A, what is held is |R^T change|^2 / 2:
+    a logistic regression with a plain ridge, whose minimum lies in the span of the new rows. So as many numbers are
+    sought as there are rows, not D of them over all that is remembered.
 
     Args:
         features: (N, D) of new pictures and their copies.
@@ -171,29 +173,44 @@ def fit(
         memory: (M, D) features of remembered pictures.
         weight: (D,), the old head.
         bias: the same.
-        strength: weight of the new pictures, all together.
     """
-    optimize = require("scipy.optimize", "train", "Adapting")
-    if strength == 0:
-        return weight, bias
-    x = np.hstack([features, np.ones((len(features), 1))])
-    m = np.hstack([memory, np.ones((len(memory), 1))])
-    old = x @ np.append(weight, bias)
-    counts = np.maximum(np.bincount(labels.astype(int), minlength=2), 1)
-    share = strength / counts[labels.astype(int)] / max(1, len(np.unique(labels)))
 
-    def loss(change: Array) -> tuple[float, Array]:
-        z = old + x @ change
-        moved = m @ change
-        value = share @ (np.logaddexp(0, z) - labels * z) + moved @ moved / (2 * len(m))
-        p = 1 / (1 + np.exp(-np.clip(z, -500, 500)))
-        slope = x.T @ (share * (p - labels)) + m.T @ moved / len(m) + RIDGE * change
-        return float(value + RIDGE / 2 * change @ change), slope
+    def __init__(self, features: Array, labels: Array, memory: Array, weight: Array, bias: float) -> None:
+        linalg = require("scipy.linalg", "train", "Adapting")
+        x = np.hstack([features, np.ones((len(features), 1))])
+        m = np.hstack([memory, np.ones((len(memory), 1))])
+        self._labels, self._weight, self._bias = labels, weight, bias
+        self._old = x @ np.append(weight, bias)
+        self._root = linalg.cholesky(m.T @ m / len(m) + RIDGE * np.eye(x.shape[1]), lower=True)
+        self._span, rows = np.linalg.qr(linalg.solve_triangular(self._root, x.T, lower=True))
+        self._rows = np.ascontiguousarray(rows.T)
 
-    found = optimize.minimize(
-        loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 500}
-    )
-    return weight + found.x[:-1], bias + float(found.x[-1])
+    def fit(self, chosen: NDArray[np.bool_], strength: float) -> tuple[Array, float]:
+        """The head that the sum at the head of this module is smallest for.
+
+        Args:
+            chosen: (N,) which of the new rows count.
+            strength: weight of these, all together.
+        """
+        if strength == 0:
+            return self._weight, self._bias
+        linalg = require("scipy.linalg", "train", "Adapting")
+        optimize = require("scipy.optimize", "train", "Adapting")
+        rows, old, labels = self._rows[chosen], self._old[chosen], self._labels[chosen]
+        counts = np.maximum(np.bincount(labels.astype(int), minlength=2), 1)
+        share = strength / counts[labels.astype(int)] / max(1, len(np.unique(labels)))
+
+        def loss(moved: Array) -> tuple[float, Array]:
+            z = old + rows @ moved
+            p = 1 / (1 + np.exp(-np.clip(z, -500, 500)))
+            value = share @ (np.logaddexp(0, z) - labels * z) + moved @ moved / 2
+            return float(value), rows.T @ (share * (p - labels)) + moved
+
+        found = optimize.minimize(
+            loss, np.zeros(rows.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 500}
+        )
+        change = linalg.solve_triangular(self._root, self._span @ found.x, trans="T", lower=True)
+        return self._weight + change[:-1], self._bias + float(change[-1])
 
 
 def adapt(
@@ -211,6 +228,8 @@ def adapt(
     """
     known, held = memory["calibration"], memory["train"].features
     folds = _folds(new.units)
+    n_copies = 1 + new.variants.shape[1]
+    fitter = Fitter(*_copies(new), held, weight, bias)
 
     def known_figures(w: Array, b: float) -> tuple[float, float, Calibration, OperatingTable]:
         logits = known.features @ w + b
@@ -239,7 +258,7 @@ def adapt(
         cost = np.zeros(len(new.labels))
         areas: list[float] = []
         for out in folds:
-            w, b = fit(*_copies(new, ~out), held, weight, bias, strength)
+            w, b = fitter.fit(np.repeat(~out, n_copies), strength)
             _, _, calibration, table = known_figures(w, b)
             z = new.plain[out] @ w + b
             called[out] = caught(z, calibration, table)
@@ -255,7 +274,7 @@ def adapt(
     before = _figures(area, recall, new_area, caught(z, calibration, table), new.labels)
     best: tuple[float, Adapted] | None = None
     for strength in STRENGTHS:
-        w, b = fit(*_copies(new, np.ones(len(new.labels), bool)), held, weight, bias, strength)
+        w, b = fitter.fit(np.ones(len(new.labels) * n_copies, bool), strength)
         if auroc(known.features @ w + b, known.labels) < area - AUROC_COST:
             continue
         kept_area, kept_recall, calibration, table = known_figures(w, b)
@@ -274,10 +293,10 @@ def adapt(
     return best[1]
 
 
-def _copies(new: New, chosen: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Pictures and their copies, (N * (1 + V), D), with their labels."""
-    both = np.concatenate([new.plain[chosen][:, None], new.variants[chosen]], axis=1)
-    labels = np.repeat(new.labels[chosen], both.shape[1]).astype(np.float64)
+def _copies(new: New) -> tuple[Array, Array]:
+    """Pictures, each followed by its copies, (N * (1 + V), D), with their labels."""
+    both = np.concatenate([new.plain[:, None], new.variants], axis=1)
+    labels = np.repeat(new.labels, both.shape[1]).astype(np.float64)
     return both.reshape(-1, both.shape[2]), labels
 
 

@@ -144,7 +144,32 @@ def test_a_strength_of_zero_changes_nothing() -> None:
     rng = np.random.default_rng(0)
     x, memory_features = rng.normal(size=(20, 5)), rng.normal(size=(40, 5))
     y, weight = (rng.random(20) < 0.5).astype(float), rng.normal(size=5)
-    assert adapt.fit(x, y, memory_features, weight, 0.3, 0.0) == (weight, 0.3)
-    moved, bias = adapt.fit(x, y, memory_features, weight, 0.3, 10.0)
+    fitter = adapt.Fitter(x, y, memory_features, weight, 0.3)
+    assert fitter.fit(np.ones(20, bool), 0.0) == (weight, 0.3)
+    moved, bias = fitter.fit(np.ones(20, bool), 10.0)
     z, old = x @ moved + bias, x @ weight + 0.3
     assert np.logaddexp(0, z * (1 - 2 * y)).mean() < np.logaddexp(0, old * (1 - 2 * y)).mean()
+
+
+@pytest.mark.parametrize("n", [12, 60])
+def test_the_head_is_the_minimum_of_what_is_told(n: int) -> None:
+    """Fewer rows than features and more: the sum at the head of adapt.py, minimised as it stands there."""
+    from scipy.optimize import minimize
+
+    rng = np.random.default_rng(1)
+    x, held, weight = rng.normal(size=(n, 30)), rng.normal(size=(50, 30)), rng.normal(size=30)
+    x[1] = x[0]  # the same picture twice
+    y, chosen, strength = (np.arange(n) % 3 == 0).astype(float), np.arange(n) % 4 > 0, 3.0
+    one, m = np.hstack([x, np.ones((n, 1))])[chosen], np.hstack([held, np.ones((50, 1))])
+    share = strength / np.where(y == 1, (y[chosen] == 1).sum(), (y[chosen] == 0).sum())[chosen] / 2
+
+    def loss(change: np.ndarray) -> float:
+        z = one @ (np.append(weight, 0.3) + change)
+        new = share @ (np.logaddexp(0, z) - y[chosen] * z)
+        return float(new + ((m @ change) ** 2).mean() / 2 + adapt.RIDGE * change @ change / 2)
+
+    moved, bias = adapt.Fitter(x, y, held, weight, 0.3).fit(chosen, strength)
+    found = np.append(moved - weight, bias - 0.3)
+    wanted = minimize(loss, np.zeros(31), options={"gtol": 1e-8})
+    assert loss(found) <= wanted.fun + 1e-6
+    assert found == pytest.approx(wanted.x, abs=2e-3)
