@@ -44,7 +44,7 @@ def to_pixels(picture: Pil.Image, orientation: int = 1) -> Pixels:
         uint8 RGB (H, W, 3), 0..255, C-contiguous, read-only.
     """
     profile = picture.info.get("icc_profile")
-    picture = _to_8_bits(picture)
+    picture = to_8_bits(picture)
     base, alpha = _split_alpha(picture)
     base = to_srgb(base, profile)
     if alpha is not None and alpha.getextrema() != (255, 255):
@@ -56,14 +56,13 @@ def to_pixels(picture: Pil.Image, orientation: int = 1) -> Pixels:
     return np.asarray(base)
 
 
-def _to_8_bits(picture: Pil.Image) -> Pil.Image:
+def to_8_bits(picture: Pil.Image) -> Pil.Image:
     """16 and 32 bits, float and CIELAB to 8-bit modes; the rest as it is."""
     mode = picture.mode
     if mode.startswith("I;16"):
-        return _scaled(picture, np.asarray(picture), 0.0, 1 / 257.0)
+        return _scaled(picture, 0.0, 1 / 257.0)
     if mode in {"I", "F"}:
-        values = np.asarray(picture)
-        return _scaled(picture, values, *_stretch(values))
+        return _scaled(picture, *_stretch(picture))
     if mode == "LAB":
         transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), _srgb(), "LAB", "RGB")
         return ImageCms.applyTransform(picture, transform) or picture
@@ -71,44 +70,52 @@ def _to_8_bits(picture: Pil.Image) -> Pil.Image:
 
 
 STRIP_PIXELS = 1 << 20
-"""Pixels of a grey picture of 16 or 32 bits that are scaled at a time, so that floats of all are never held."""
+"""Pixels of a grey picture of 16 or 32 bits that are scaled at a time, so that no second copy of all is held."""
 
 
-def _strips(values: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Rows of a picture (H, W) as float64, some at a time; what is no finite number is 0."""
-    n_rows = max(1, STRIP_PIXELS // max(values.shape[1], 1))
-    for top in range(0, values.shape[0], n_rows):
-        rows = slice(top, top + n_rows)
-        yield (
-            rows,
-            np.nan_to_num(values[rows].astype(np.float64), copy=False, nan=0.0, posinf=0.0, neginf=0.0),
-        )
+def _strips(picture: Pil.Image) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Rows of a picture (H, W), some at a time, as they are stored."""
+    width, height = picture.size
+    n_rows = max(1, STRIP_PIXELS // max(width, 1))
+    for top in range(0, height, n_rows):
+        bottom = min(top + n_rows, height)
+        yield slice(top, bottom), np.asarray(picture.crop((0, top, width, bottom)))
 
 
-def _scaled(picture: Pil.Image, values: NDArray[Any], black: float, factor: float) -> Pil.Image:
-    """Mode L from (values - black) * factor, cut to 0..255 (H, W); transparent grey is white, WhiteIsZero turned."""
-    grey = np.empty(values.shape, np.uint8)
-    for rows, part in _strips(values):
+def _finite(values: NDArray[Any]) -> NDArray[np.float64]:
+    """As float64; what is no finite number is 0."""
+    return np.nan_to_num(values.astype(np.float64), copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _scaled(picture: Pil.Image, black: float, factor: float) -> Pil.Image:
+    """Mode L from (values - black) * factor, cut to 0..255; transparent grey is white, WhiteIsZero turned."""
+    grey = np.empty(picture.size[::-1], np.uint8)
+    is_turned = getattr(picture, "tag_v2", {}).get(262) == 0  # PhotometricInterpretation 0: TIFF 6.0, page 37
+    transparent = picture.info.get("transparency")
+    for rows, stored in _strips(picture):
+        part = _finite(stored)
         part -= black
         part *= factor
         grey[rows] = np.rint(np.clip(part, 0, 255, out=part), out=part)
-    if getattr(picture, "tag_v2", {}).get(262) == 0:  # PhotometricInterpretation 0: TIFF 6.0, page 37
-        grey = 255 - grey
-    transparent = picture.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[np.asarray(picture) == transparent] = 255
-    return Pil.fromarray(grey)
+        if is_turned:
+            grey[rows] = 255 - grey[rows]
+        if isinstance(transparent, int):
+            grey[rows][stored == transparent] = 255
+    made = Pil.fromarray(grey)
+    if profile := picture.info.get("icc_profile"):
+        made.info["icc_profile"] = profile
+    return made
 
 
-def _stretch(values: NDArray[Any]) -> tuple[float, float]:
+def _stretch(picture: Pil.Image) -> tuple[float, float]:
     """Black and factor that bring values without a nominal white to 0..255.
 
     Integers within 0..65535 are taken for 16-bit, floats within 0..1 for a share of white: both are what
     image programs write. Anything else is measured data, stretched from its least to its greatest value.
     """
-    ends = [(float(part.min()), float(part.max())) for _, part in _strips(values)]
+    ends = [(float(part.min()), float(part.max())) for part in (_finite(own) for _, own in _strips(picture))]
     low, high = min(end for end, _ in ends), max(end for _, end in ends)
-    white = 1.0 if values.dtype.kind == "f" else 65535.0
+    white = 1.0 if picture.mode == "F" else 65535.0
     if low >= 0 and high <= white:
         return 0.0, 255.0 / white
     return low, 255.0 / max(high - low, 1e-300)

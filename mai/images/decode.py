@@ -92,7 +92,9 @@ def decode(image: Image, limits: Limits = DEFAULT_LIMITS) -> Image:
         with pillow.quiet_libtiff(kind):
             picture.load()
         pillow.check_pixels(picture.size, limits.max_pixels)
-        pixels = colour.to_pixels(picture, pillow.orientation(picture, kind, image.data))
+        turn = pillow.orientation(picture, kind, image.data)
+        picture = colour.to_8_bits(picture)  # what had 16 or 32 bits is let go of before there are colours
+        pixels = colour.to_pixels(picture, turn)
     height, width = pixels.shape[:2]
     info = image.info
     if (width, height) != (info.width, info.height):  # a header that lied within the limits
