@@ -20,7 +20,7 @@ Written by `make docs` from `--help`; do not edit. What the words mean stands in
 |---|---|
 | 0 | done; for `scan`: all images were judged (inconclusive is judged) |
 | 1 | something could not be done; for `scan`: some images were not judged; for `data audit`: a leak or broken files |
-| 2 | wrong use: an option, a value, a name |
+| 2 | wrong use: an option, a value, a name; a package of an extra that is not installed |
 | 3 | for `scan --fail-on LABEL`: an image got that label |
 """
 

@@ -39,7 +39,11 @@ import click
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key of the recipe."
 )
 @click.option(
-    "--output", type=click.Path(path_type=Path), required=True, help="Folder of the folds and the report."
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the folds and the report.",
 )
 @click.option("--workers", type=click.IntRange(0), help="Processes that make batches.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of the network on a CPU.  [default: all]")

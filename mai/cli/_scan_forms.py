@@ -37,8 +37,32 @@ def open_stream(stack: ExitStack, output: Path | None) -> TextIO:
     if output is not None and str(output) != "-":
         return stack.enter_context(whole_file(output))
     if hasattr(sys.stdout, "reconfigure"):  # names in other scripts must not stop a scan on a C locale
-        sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout.reconfigure(
+            errors="backslashreplace", line_buffering=True
+        )  # a pipe sees rows as they come
     return sys.stdout
+
+
+def output_among(
+    paths: tuple[str, ...], form: str | None, output: Path | None
+) -> tuple[tuple[str, ...], Path | None]:
+    """Sources and output: `mai scan X --html out.html` means the page out.html, which click takes for one more PATH.
+
+    Only a file that is not there yet and ends as the format does is taken so; nothing is written over.
+    """
+    if form is None or output is not None or len(paths) < 2:
+        return paths, output
+    last = Path(paths[-1])
+    is_source = "://" in paths[-1] or bool(
+        set(paths[-1]) & set("@*?[{")
+    )  # an address, a list, a pattern, a range
+    if SUFFIXES.get(last.suffix.lower()) != form or is_source:
+        return paths, output
+    if not last.exists():
+        return paths[:-1], last
+    if form == "html" and sys.stdout.isatty():
+        raise click.UsageError(f"{last} is there already. To write the page over it: --output {last}")
+    return paths, output
 
 
 def choose_form(form: str | None, output: Path | None, explain: bool) -> str:

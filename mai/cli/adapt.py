@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 )
 @click.option("--weights", help="Name or folder of the weights to start from.  [default: the shipped ones]")
 @click.option(
-    "--output", type=click.Path(path_type=Path), help="Weights folder.  [default: runs/NAME_adapted]"
+    "--output", "-o", type=click.Path(path_type=Path), help="Weights folder.  [default: runs/NAME_adapted]"
 )
 @click.option("--json", "as_json", is_flag=True, help="The figures as JSON.")
 def command(

@@ -63,7 +63,7 @@ command.add_command(leave_out_command)
     help="Protocol of the perturbed pictures.  [default: web for stability if there, else aligned]",
 )
 @click.option(
-    "--output", type=click.Path(path_type=Path), help="Folder for report.json, report.html, report.md."
+    "--output", "-o", type=click.Path(path_type=Path), help="Folder for report.json, report.html, report.md."
 )
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a processor]")
 @click.option(

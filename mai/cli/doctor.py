@@ -137,15 +137,23 @@ def packages() -> list[dict[str, Any]]:
         required = metadata.requires("mai-identifier") or []
     except metadata.PackageNotFoundError:
         return [*findings, _finding("mai-identifier", None, "runs from its source folder, not installed")]
-    seen = {*PLAIN, "mai-identifier"}
+    extras: dict[str, set[str]] = {}
     for text in required:
         match = re.match(r"([A-Za-z0-9._-]+).*extra == ['\"]([a-z]+)['\"]", text)
-        if match is None or match[1] in seen or match[2] == "dev":
-            continue
-        seen.add(match[1])
-        found = version(match[1])
-        told = found or f"not installed; brought by: pip install 'mai-identifier[{match[2]}]'"
-        findings.append(_finding(match[1], True if found else None, told))
+        if (
+            match is not None
+            and match[2] not in ("all", "dev")
+            and match[1] not in {*PLAIN, "mai-identifier"}
+        ):
+            extras.setdefault(match[2], set()).add(match[1])
+    for package in sorted({package for own in extras.values() for package in own}):
+        found = version(package)
+        # Of the extras that bring it, the one that brings least beside it.
+        extra = min(
+            (name for name in extras if package in extras[name]), key=lambda name: (len(extras[name]), name)
+        )
+        told = found or f"not installed; brought by: pip install 'mai-identifier[{extra}]'"
+        findings.append(_finding(package, True if found else None, told))
     return findings
 
 

@@ -15,7 +15,7 @@ import click
     "--data", required=True, help="Folder, CSV, Parquet file or hub:ORG/NAME with labels (docs/data.md)."
 )
 @click.option("--split", help="Only rows of this split.  [default: validation if there is one, else all]")
-@click.option("--output", type=click.Path(path_type=Path), help="Folder for eval.json.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder for eval.json.")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON in place of the table.")
 def command(weights: str, data: str, split: str | None, output: Path | None, as_json: bool) -> None:
     """Measure WEIGHTS (a name, an architecture or a folder) on a labelled set.
@@ -45,6 +45,12 @@ def command(weights: str, data: str, split: str | None, output: Path | None, as_
         click.echo(
             f"mai: these weights were trained on this set: {seen.n_known} of {seen.n_told} files that can be told. "
             "The figures say how well it was learnt by heart, not how good the weights are.",
+            err=True,
+        )
+    elif trained and not trained.get("sketch"):
+        click.echo(
+            f"mai: {loaded.name} keeps no hashes of its training files, as weights exported by an older MAI: nobody "
+            "can tell whether it was trained on this set.",
             err=True,
         )
     result = {

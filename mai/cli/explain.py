@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mai.cli._format_flags import format_flag
+
 if TYPE_CHECKING:
     from mai.report.case import Case
 
@@ -22,12 +24,13 @@ SUFFIXES = {".html": "html", ".htm": "html", ".json": "json"}
 @click.argument("image", metavar="IMAGE", type=click.Path(path_type=Path))
 @click.option(
     "--output",
+    "-o",
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="report.html or case.json; - for standard output. Default: IMAGE's name and .mai.html, in this folder.",
 )
-@click.option("--html", "form", flag_value="html", help="A page for people, whatever the file's ending.")
-@click.option("--json", "form", flag_value="json", help="The case file mai.case/1.")
+@format_flag("html", "A page for people, whatever the file's ending.")
+@format_flag("json", "The case file mai.case/1.")
 @click.option(
     "--detectors",
     metavar="A,B",
@@ -94,10 +97,17 @@ def _where(image: Path, output: Path | None, form: str | None) -> tuple[Path, st
     """Where the report goes and as what.
 
     Raises:
-        UsageError: it would take the place of the picture.
+        UsageError: it would take the place of the picture, or a folder was named.
     """
     from mai.errors import UsageError
+    from mai.images.find import display
 
+    if image.is_dir():
+        shown = display(str(image))
+        raise UsageError(
+            f"'{shown}' is a folder; mai explain looks at one image. For all of a folder: "
+            f"mai scan '{shown}' --html --output report.html"
+        )
     if output is None:
         output = Path(f"{image.name or 'image'}.mai.{form or 'html'}")
     elif output.exists() and image.exists() and output.samefile(image):

@@ -20,7 +20,10 @@ import click
     "--data", required=True, help="The labelled set; its calibration split fits score and thresholds."
 )
 @click.option(
-    "--output", type=click.Path(path_type=Path), help="Weights folder.  [default: RUN/ARCH_vMAJOR_MINOR]"
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="Weights folder.  [default: RUN/ARCH_vMAJOR_MINOR]",
 )
 @click.option(
     "--checkpoint",

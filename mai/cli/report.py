@@ -13,7 +13,7 @@ import click
 @click.command(short_help="What a finished scan found; its files by label.")
 @click.argument("scan", type=click.Path(path_type=Path))
 @click.option(
-    "--output", type=click.Path(path_type=Path), metavar="FILE", help="A page (.html) or JSON (.json)."
+    "--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="A page (.html) or JSON (.json)."
 )
 @click.option(
     "--paths-of",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 import click
 
+from mai.cli._format_flags import format_flag
 from mai.cli._progress import Progress, Tally
 
 if TYPE_CHECKING:
@@ -41,24 +42,22 @@ if TYPE_CHECKING:
 @click.option(
     "--prior", type=float, metavar="P", help="Share of AI-generated images at the source; adds a column."
 )
-@click.option("--json", "form", flag_value="json", help="A JSON array.")
-@click.option("--jsonl", "form", flag_value="jsonl", help="One JSON object a line.")
-@click.option("--csv", "form", flag_value="csv", help="CSV with a header.")
-@click.option("--html", "form", flag_value="html", help="A page with thumbnails, for people.")
-@click.option("--parquet", "form", flag_value="parquet", help="A Parquet file; needs --output.")
-@click.option(
-    "--sqlite", "form", flag_value="sqlite", help="An SQLite file with the table `records`; needs --output."
-)
-@click.option(
-    "--duckdb", "form", flag_value="duckdb", help="A DuckDB file with the table `records`; needs --output."
-)
+@format_flag("json", "A JSON array.")
+@format_flag("jsonl", "One JSON object a line.")
+@format_flag("csv", "CSV with a header.")
+@format_flag("html", "A page with thumbnails, for people; FILE.html as the last PATH says where.")
+@format_flag("parquet", "A Parquet file; needs --output.")
+@format_flag("sqlite", "An SQLite file with the table `records`; needs --output.")
+@format_flag("duckdb", "A DuckDB file with the table `records`; needs --output.")
 @click.option(
     "--partition-by",
     type=click.Choice(["label", "status", "rows"]),
     help="With Parquet: a folder of files by that column, or of a million rows each.",
 )
 @click.option("--explain", is_flag=True, help="Each layer's evidence in plain words, image by image.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Its ending sets the format.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="Its ending sets the format."
+)
 @click.option(
     "--workers", type=click.IntRange(1), metavar="N", help="Processes. Default: one a CPU for many files."
 )
@@ -176,15 +175,17 @@ def command(
     Exit codes: 0 all judged, 1 some were not, 2 wrong use, 3 a label of --fail-on was given.
     """
     from mai.cache import default_file
-    from mai.cli._scan_forms import choose_form, make_writer, open_stream, say_summary
+    from mai.cli._scan_forms import choose_form, make_writer, open_stream, output_among, say_summary
     from mai.images.decode import Limits
     from mai.images.find import find
     from mai.pipeline import Scanner
+    from mai.report.html import Html
     from mai.scanning.engine import Engine, how
     from mai.scanning.sinks import KEPT
 
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose exclude each other.")
+    paths, output = output_among(paths, form, output)
     form = choose_form(form, output, explain)
     journal_kind = output is not None and str(output) != "-" and form in KEPT and _may_be_replaced(output)
     if resume and not journal_kind:
@@ -235,6 +236,7 @@ def command(
             told["group_duplicates"] = group_duplicates
             _scan_into_file(output, form, partition_by, told, resume, founds, judge, rows, tally, progress)
         else:
+            is_stopped = False
             with ExitStack() as stack:
                 stream = open_stream(stack, output)
                 writer = make_writer(form, stream, scanner, verbose)
@@ -244,11 +246,15 @@ def command(
                     for record in rows(founds):
                         writer.write(record)
                 except KeyboardInterrupt:
-                    _say_stopped(progress, tally, "")
+                    is_stopped = True
+                    if isinstance(writer, Html):
+                        writer.is_stopped = True
                 writer.finish()
                 progress.clear()
-                if not quiet and tally.n:
+                if not quiet and tally.n and not is_stopped:
                     say_summary(writer, scanner, tally)
+            if is_stopped:
+                _say_stopped(progress, tally, f" {output} holds their rows." if output and tally.n else "")
     progress.end(tally)
     if not tally.n and not quiet:
         click.echo(
@@ -337,11 +343,11 @@ def _scan_into_file(
         try:
             for record in rows(journal.left(founds)):
                 journal.write(record)
+            if form != "jsonl":
+                convert(journal.records(), form, output, partition_by)
         except KeyboardInterrupt:
             kept = f" {journal.n} rows are kept; --resume goes on." if journal.n else ""
             _say_stopped(progress, tally, kept)
-        if form != "jsonl":
-            convert(journal.records(), form, output, partition_by)
         journal.finish(is_the_output=form == "jsonl")
     finally:
         journal.close()

@@ -20,7 +20,7 @@ import click
     metavar="KEY=VALUE",
     help="Override one key of the recipe, e.g. run.epochs=3.",
 )
-@click.option("--output", type=click.Path(path_type=Path), help="Run folder.  [default: runs/ARCH]")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Run folder.  [default: runs/ARCH]")
 @click.option("--resume", is_flag=True, help="Go on where a killed or finished run of that folder stood.")
 @click.option(
     "--workers",

@@ -16,6 +16,7 @@ import click
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(
     "--output",
+    "-o",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Append the rows to this file, one JSON object a line. Default: standard output.",

@@ -60,6 +60,9 @@ class Html:
         not_checked: what was not looked at, see layers.not_asked.
         operating_point: what the thresholds mean, in a sentence; None without a network.
         has_posterior: a column for the probability at the given prior.
+
+    Attributes:
+        is_stopped: the scan was stopped before its end, which the page then says.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Html:
         self._not_checked = tuple(not_checked)
         self._operating_point = operating_point
         self._has_posterior = has_posterior
+        self.is_stopped = False
         self._counts: dict[Label | None, int] = {}
         self._n_shown = 0
         self._rows = tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace", newline="")  # noqa: SIM115
@@ -103,7 +107,7 @@ class Html:
 
     def _row(self, record: Record) -> str:
         kind = record.label or "none"
-        posterior = record.verdict.posterior if record.verdict else None
+        posterior = words.weighed_posterior(record)
         extra = (
             f'<td class="n" data-name="probability">{_score(posterior)}</td>' if self._has_posterior else ""
         )
@@ -137,6 +141,8 @@ class Html:
         ]
         point = f"<p>{text(self._operating_point)}</p>" if self._operating_point else ""
         cut = f"<p>Only the first {MAX_THUMBNAILS:,} pictures are shown.</p>" if n > MAX_THUMBNAILS else ""
+        if self.is_stopped:
+            cut += "<p><strong>The scan was stopped before its end: other images were not looked at.</strong></p>"
         columns = "".join(f'<col class="{name}">' for name in self._columns())
         posterior = '<th scope="col" class="n">Prob.</th>' if self._has_posterior else ""
         return (

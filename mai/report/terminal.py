@@ -6,10 +6,11 @@ Rows come out in pages, so that a scan of a million files neither fills memory n
 from __future__ import annotations
 
 import time
+from threading import RLock, Timer
 from typing import TYPE_CHECKING, TextIO
 
 from mai.report.escape import visible
-from mai.report.words import reason_words, score_words, verdict_words
+from mai.report.words import reason_words, score_words, verdict_words, weighed_posterior
 from mai.types import Record
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ PAGE = 50
 """Most rows held back."""
 
 PAGE_S = 1.0
-"""Longest time that a row is held back while rows come in, in seconds."""
+"""Longest time that a row is held back, in seconds."""
 
 STYLES = {"synthetic": "bold red", "authentic": "green", "inconclusive": "yellow", None: "magenta"}
 """Colour of a verdict by label; None: not judged."""
@@ -48,17 +49,40 @@ class Table:
         self._width = 40
         self._since = time.monotonic()
         self._console: Console | None = None
+        self._lock = RLock()
+        self._timer: Timer | None = None
+        self._is_broken = False
 
     def write(self, record: Record) -> None:
-        """Take one row; it is shown with its page."""
-        self._page.append(record)
-        if self._is_verbose or len(self._page) >= PAGE or time.monotonic() - self._since > PAGE_S:
-            self._show()
+        """Take one row; it is shown with its page.
+
+        Raises:
+            BrokenPipeError: the reader went away.
+        """
+        with self._lock:
+            if self._is_broken:
+                raise BrokenPipeError
+            self._page.append(record)
+            if self._is_verbose or len(self._page) >= PAGE or time.monotonic() - self._since > PAGE_S:
+                self._show()
+            elif self._timer is None:  # the next row may be long in coming
+                self._timer = Timer(PAGE_S, self._show_late)
+                self._timer.daemon = True
+                self._timer.start()
 
     def finish(self) -> None:
         """Show what is held back."""
-        self._show()
-        self._stream.flush()
+        with self._lock:
+            self._show()
+            self._stream.flush()
+
+    def _show_late(self) -> None:
+        with self._lock:
+            try:
+                self._show()
+                self._stream.flush()
+            except (OSError, ValueError, SystemExit):  # rich ends the program where a pipe is broken
+                self._is_broken = True
 
     def say(self, text: str) -> None:
         """A line of plain text under the table."""
@@ -78,6 +102,9 @@ class Table:
 
     def _show(self) -> None:
         self._since = time.monotonic()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if not self._page:
             return
         from rich import box
@@ -100,7 +127,7 @@ class Table:
             cells = [Text(name), Text(verdict_words(record), style=STYLES[record.label])]
             cells.append(Text(score_words(record.score)))
             if self._has_posterior:
-                cells.append(Text(score_words(record.verdict.posterior if record.verdict else None)))
+                cells.append(Text(score_words(weighed_posterior(record))))
             cells.append(Text(reason_words(record)))
             table.add_row(*cells)
         console.print(table)

@@ -101,6 +101,12 @@ def explanation(record: Record) -> str:
     return text
 
 
+def weighed_posterior(record: Record) -> float | None:
+    """The probability at the given prior, for a column beside the answer; None where the score did not decide."""
+    verdict = record.verdict
+    return verdict.posterior if verdict is not None and verdict.reason in BY_SCORE else None
+
+
 def posterior_words(record: Record) -> str | None:
     """What the score means at the prior that the person gave; None where there is none."""
     verdict = record.verdict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -59,12 +60,36 @@ def test_an_unknown_part_names_the_nearest(mai) -> None:  # type: ignore[no-unty
     assert "Did you mean 'formats'?" in ran.err
 
 
+def test_each_missing_package_names_the_extra_that_brings_least(mai, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    from importlib import metadata
+
+    def missing(package: str) -> str:
+        raise metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    lines = {line.split()[1]: line for line in mai("doctor", "packages").out.splitlines() if "[" in line}
+    wanted = {
+        "pillow-heif": "heif",
+        "pyarrow": "data",
+        "torch": "train",
+        "scikit-learn": "bench",
+        "peft": "vlm",
+    }
+    wanted |= {"diffusers": "pairs", "fastapi": "serve", "ray": "scale"}
+    for package, extra in wanted.items():
+        assert f"pip install 'mai-identifier[{extra}]'" in lines[package]
+    assert not any("[all]" in line or "[dev]" in line for line in lines.values())
+
+
 def test_weights_are_shown_with_their_thresholds_and_card(mai, shipped: Path) -> None:  # type: ignore[no-untyped-def]
     (shipped / "README.md").write_text("# Card\x1b[2J\n")
     listed = mai("weights", "list").out
     assert listed.startswith("resnet_v1_0")
     shown = mai("weights", "show", "resnet").out
     assert "0.01 false positives: score >= 0." in shown
+    assert re.search(r"\(0 errors\)|\([2-9] errors\)", shown)
+    assert "(1 error)" in shown
+    assert "(1 errors)" not in shown
     assert "# Card\\x1b[2J" in shown
     config = json.loads(mai("weights", "show", str(shipped), "--json").out)
     assert config["format"] == "mai.weights/1"

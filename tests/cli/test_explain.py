@@ -62,7 +62,6 @@ def test_what_cannot_be_judged_gets_a_report_and_exit_code_1(mai, pixel, tmp_pat
     for source, status in (
         (bad, "not_an_image"),
         (tmp_path / "none.jpg", "not_found"),
-        (tmp_path, "not_a_file"),
     ):
         ran = mai("explain", source, "--weights", pixel, "--output", tmp_path / "case.json")
         assert ran.code == 1
@@ -77,12 +76,22 @@ def test_what_cannot_be_judged_gets_a_report_and_exit_code_1(mai, pixel, tmp_pat
         (["--fpr", "0.0001"], "smallest that can is 0.002"),
         (["--output", "/nowhere/at/all.html"], "cannot be written"),
         (["--detectors", "pixle"], "Did you mean 'pixel'?"),
+        (["--html", "--json"], "--html and --json ask for two formats"),
     ],
 )
 def test_wrong_use(mai, image, pixel, options, told) -> None:  # type: ignore[no-untyped-def]
     ran = mai("explain", image, "--weights", pixel, *options)
     assert ran.code == 2
     assert told in ran.err
+
+
+def test_a_folder_is_refused_with_what_to_run(mai, image, pixel, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(image.parent)
+    ran = mai("explain", ".", "--weights", pixel)
+    assert ran.code == 2
+    assert "'.' is a folder; mai explain looks at one image" in ran.err
+    assert "mai scan '.' --html --output report.html" in ran.err
+    assert [p.name for p in image.parent.iterdir()] == ["a.png"], "no report on it"
 
 
 def test_the_image_is_never_written_over(mai, image, pixel, tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -50,3 +51,38 @@ def test_a_stop_is_clean_and_keeps_its_rows(
         while time.monotonic() < until:
             os.killpg(process.pid, 0)
             time.sleep(0.1)
+
+
+@pytest.mark.parametrize(("name", "how"), [("out.html", signal.SIGINT), ("out.txt", signal.SIGTERM)])
+def test_a_report_that_is_stopped_holds_what_was_judged(
+    tmp_path: Path, resnet: Path, name: str, how: signal.Signals
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(picture(9, "JPEG", 300))
+    output = tmp_path / name
+    options = ["--weights", str(resnet), "--output", str(output), "--progress", "json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mai", "scan", "-", *options],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    told: list[str] = []
+    reader = threading.Thread(target=lambda: told.extend(process.stderr or ()))
+    reader.start()
+    until = time.monotonic() + 60
+    while '"files": ' not in "".join(told) and time.monotonic() < until:
+        process.stdin.write(f"{tmp_path / 'a.jpg'}\n")  # a list that never ends
+        process.stdin.flush()
+        time.sleep(0.2)
+    process.send_signal(how)
+    assert process.wait(60) == 130, told
+    reader.join(60)
+    process.stdin.close()
+    words = "".join(told)
+    n = int(words.split("Stopped after ")[1].split()[0])
+    text = output.read_text("utf-8")
+    assert text.count("a.jpg") == n > 0
+    assert f"{output} holds their rows." in words
+    assert ("The scan was stopped before its end" in text) == (name == "out.html")

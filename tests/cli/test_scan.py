@@ -73,6 +73,57 @@ def test_output_goes_to_a_file_by_its_ending_and_atomically(mai, folder, resnet,
     assert "cannot be written" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("form", "begins"), [("html", "<!doctype html>"), ("json", "["), ("csv", "path,"), ("jsonl", "{")]
+)
+def test_a_file_behind_a_format_is_the_output(
+    mai, folder, resnet, tmp_path: Path, form: str, begins: str
+) -> None:  # type: ignore[no-untyped-def]
+    """`mai scan X --html out.html`, as people write it."""
+    target = tmp_path / f"out.{form}"
+    ran = mai("scan", folder, f"--{form}", target, "--weights", resnet)
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    text = target.read_text()
+    assert text.startswith(begins)
+    assert text.count(str(folder / "b.jpg")) >= 1
+    before = target.stat().st_mtime_ns
+    ran = mai("scan", folder, f"--{form}", target, "--weights", resnet)
+    assert target.stat().st_mtime_ns == before, "what is there is never written over unasked"
+    assert ran.out.startswith(begins)
+
+
+def test_a_list_a_pattern_or_an_address_behind_a_format_stays_a_source(  # type: ignore[no-untyped-def]
+    mai, folder, resnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("list.csv").write_text(f"file\n{folder / 'a.png'}\n")
+    for source in ("list.csv", "@list.csv", "*.csv"):
+        ran = mai("scan", folder / "b.jpg", source, "--csv", "--weights", resnet)
+        assert ran.code == 0, ran.err
+        assert ran.out.count("\n") == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["list.csv", "pictures"]
+
+
+def test_the_first_row_of_a_slow_list_comes_at_once(folder: Path, resnet: Path) -> None:
+    """Paths trickle in on stdin: each row is there before the next path is."""
+    for form in ("--jsonl", "--csv", "--verbose", "--no-cache"):  # --no-cache: the table
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mai", "scan", "-", form, "--weights", str(resnet)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{folder / 'a.png'}\n".encode())
+        process.stdin.flush()
+        told = b""
+        while b"a.png" not in told:  # a test that hangs here is one that fails
+            told += process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(60) == 0
+        process.stdout.close()
+
+
 def test_bad_files_are_rows_with_a_sentence_and_exit_code_1(mai, folder, resnet) -> None:  # type: ignore[no-untyped-def]
     (folder / "d.jpg").write_text("I am text")
     (folder / "e.png").write_bytes(b"")
@@ -120,6 +171,8 @@ def test_nothing_to_judge(mai, tmp_path: Path, resnet: Path) -> None:  # type: i
         (["--workers", "0"], "x>=1"),
         (["--quiet", "--verbose"], "exclude each other"),
         (["--fail-on", "maybe"], "'maybe' is not one of"),
+        (["--json", "--csv"], "--json and --csv ask for two formats"),
+        (["--html", "--html", "--sqlite"], "--html and --sqlite ask for two formats"),
     ],
 )
 def test_wrong_use_is_exit_code_2_and_one_sentence(mai, folder, resnet, options, told) -> None:  # type: ignore[no-untyped-def]

@@ -187,7 +187,7 @@ def test_a_file_that_is_too_large_is_told_without_sending_it(page: Any) -> None:
     put(page, ("large.jpg", bytes(2_500_000)))
     card = settled(page, 1)
     expect(card.locator(".verdict")).to_have_text("Too large")
-    expect(card).to_contain_text("up to 2 MB")
+    expect(card).to_contain_text("up to 1.9 MiB")
 
 
 def test_a_413_of_the_service_is_a_sentence(browser: Any, service: Running) -> None:

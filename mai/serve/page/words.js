@@ -73,8 +73,9 @@ export function share(rate) {
 }
 
 export function bytes(n) {
-  if (n < 1_000_000) return t("kilobytes", { n: number(Math.max(1, Math.round(n / 1000))) });
-  return t("megabytes", { n: number(n / 1_000_000, { maximumFractionDigits: n < 10_000_000 ? 1 : 0 }) });
+  const unit = 2 ** 20;
+  if (n < unit) return t("kilobytes", { n: number(Math.max(1, Math.round(n / 1024))) });
+  return t("megabytes", { n: number(n / unit, { maximumFractionDigits: n < 10 * unit ? 1 : 0 }) });
 }
 
 export function integer(n) {

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -242,6 +243,42 @@ def test_a_prior_does_not_pretend_to_weigh_a_declaration() -> None:
     declared = words.posterior_words(row(prior=0.01, reason="declared_metadata"))
     assert declared is not None
     assert "alone would be a probability of 0.25. It did not decide" in declared
+    assert "0.25" not in shown(row(prior=0.01, reason="declared_metadata"), has_posterior=True)
+
+
+def test_a_row_is_not_held_back_until_the_next_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mai.report.terminal.PAGE_S", 0.05)
+    stream = io.StringIO()
+    table = Table(stream)
+    table.write(row())
+    until = time.monotonic() + 30
+    while "a.jpg" not in stream.getvalue() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert "a.jpg" in stream.getvalue()
+    table.finish()
+    assert stream.getvalue().count("a.jpg") == 1
+
+
+def test_a_reader_that_went_away_between_two_rows_is_told_at_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mai.report.terminal.PAGE_S", 0.05)
+
+    class Gone(io.StringIO):
+        is_gone = False
+
+        def write(self, text: str) -> int:
+            type(self).is_gone = True
+            raise BrokenPipeError
+
+    table = Table(Gone())
+    table.write(row())
+    until = time.monotonic() + 30
+    while not Gone.is_gone and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(0.1)
+    with pytest.raises(BrokenPipeError):
+        table.write(row())
 
 
 def test_rates_and_scores_as_people_count() -> None:
