@@ -1,15 +1,15 @@
-"""Pictures in zip archives. The archive's own list of members is read first, as zip has it at its end."""
+"""Pictures in zip archives, in the order of the list that zip has at its end."""
 
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterator
 
 from mai.errors import ImageError
 from mai.images import kinds
 from mai.images.files import too_large
 from mai.images.shards import Member, Shard, broken, is_hidden
+from mai.images.zip_list import Zip
 
 _ENCRYPTED = 0x1
 """Bit of `flag_bits` (APPNOTE.TXT, section 4.4.4)."""
@@ -17,15 +17,18 @@ _ENCRYPTED = 0x1
 
 def members(shard: Shard, hidden: bool, max_bytes: int) -> Iterator[Member]:
     """The pictures of a zip in the order of its list; a damaged member gets a row and the others go on."""
+    n_entries = 0
     try:
-        with shard.open() as raw, zipfile.ZipFile(raw) as archive:
-            for entry in archive.infolist():
+        with shard.open() as raw:
+            listed = Zip(raw)
+            for entry in listed.entries():
+                n_entries += 1
                 if not entry.is_dir() and (hidden or not is_hidden(entry.filename)):
-                    member = _member(archive, entry, max_bytes)
+                    member = _member(listed.archive, entry, max_bytes)
                     if member is not None:
                         yield member
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError, ImageError) as error:
-        yield Member(None, None, broken(error, "zip archive", 0))
+        yield Member(None, None, broken(error, "zip archive", n_entries))
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, max_bytes: int) -> Member | None:
@@ -46,7 +49,9 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, max_bytes: int) ->
             data = head + stream.read(max_bytes + 1 - len(head))
     except NotImplementedError as error:
         return Member(name, None, ImageError("unsupported", f"The member cannot be unpacked: {error}."))
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
+    except (
+        Exception
+    ) as error:  # each of zipfile's decompressors has errors of its own (LZMAError, struct.error ...)
         if not kinds.of_name(name):
             return None
         return Member(name, None, ImageError("truncated", f"The member is damaged: {error}."))

@@ -114,9 +114,11 @@ def _in_shard(path: Path) -> int:
     if path.name.lower().endswith(shards.ZIP_SUFFIXES):
         import zipfile
 
+        from mai.images.zip_list import Zip
+
         try:
-            with zipfile.ZipFile(path) as archive:
-                return sum(bool(kinds.of_name(name)) for name in archive.namelist())
+            with path.open("rb") as file:
+                return sum(bool(kinds.of_name(entry.filename)) for entry in Zip(file).entries())
         except zipfile.BadZipFile:
             return 1
     if path.name.lower().endswith(shards.PARQUET_SUFFIXES):
