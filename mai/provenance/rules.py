@@ -382,7 +382,10 @@ def judge(reading: Reading) -> list[Statement]:
 
 def _ruled(reading: Reading) -> list[Statement]:
     held = []
+    there = {field.key for field in reading.fields}
     for rule in (*RULES, *_SOFTWARE_RULES):
+        if there.isdisjoint(rule.fields):  # most rules, for most files
+            continue
         field = _first(reading, rule.fields, rule.value)
         if field and (rule.also is None or _first(reading, *rule.also)):
             held.append(Statement(rule.generator, rule.title, rule.declares, rule.strength, field.key))

@@ -114,3 +114,22 @@ def test_no_cluster_at_the_address_is_a_sentence(
     monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("nobody there")))
     with pytest.raises(MaiError, match=r"No Ray cluster can be reached at 10\.0\.0\.1"):
         list(engine.scan_ray([], settings, address="10.0.0.1:6379"))
+
+
+class Hanging(bytes):
+    """Bytes that hold up the process that unpickles them, as a decoder in an endless loop would."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return time.sleep, (600,)
+
+
+@pytest.mark.soak
+def test_a_file_that_hangs_gets_its_row_and_the_scan_goes_on(settings: ScanSettings, nodes: object) -> None:
+    founds = [Found(f"{i}", data=picture(5 * i), named=True) for i in range(8)]
+    founds[3] = replace(founds[3], data=Hanging(b"x"))
+    start = time.monotonic()
+    records = list(engine.scan_ray(founds, settings, 2, timeout_s=5))
+    assert time.monotonic() - start < 200
+    assert [r.path for r in records] == [str(i) for i in range(8)]
+    assert [r.status for r in records] == ["ok"] * 3 + ["timed_out"] + ["ok"] * 4
+    assert "longer than the 5 s" in (records[3].message or "")
