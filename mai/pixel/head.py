@@ -76,6 +76,7 @@ class Head:
         )
         options = ort.SessionOptions()
         options.intra_op_num_threads = n_threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
         def run(views: NDArray[np.uint8]) -> NDArray[np.float32]:
