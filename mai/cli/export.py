@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -33,6 +34,13 @@ import click
     show_default=True,
     help="Of each run: its best epoch on the validation split, or its last.",
 )
+@click.option(
+    "--combine",
+    type=click.Choice(["average", "ensemble"]),
+    default="average",
+    show_default=True,
+    help="Of several runs: average their weights, or ship all networks as one whose logit is the mean of theirs.",
+)
 @click.option("--version", default="1.0", show_default=True, help="Major.minor of the weights.")
 @click.option(
     "--set",
@@ -47,12 +55,14 @@ def command(
     data: str,
     output: Path | None,
     which: str,
+    combine: Literal["average", "ensemble"],
     version: str,
     overrides: tuple[str, ...],
 ) -> None:
-    """Export a checkpoint of RUN as weights, or the average of the checkpoints of several runs.
+    """Export a checkpoint of RUN as weights, or the checkpoints of several runs together.
 
-    Runs can be averaged that were trained on the same data from the same initial weights. Checks that onnxruntime and
+    Runs can be averaged that were trained on the same data from the same initial weights; an ensemble takes any runs
+    on the same data, is often better than each, and costs the time of all. Checks that onnxruntime and
     PyTorch agree to 1e-4, fits the calibration and the table of thresholds on the calibration split, measures the
     validation split, and writes model.onnx, config.json and README.md (the card).
     """
@@ -88,7 +98,9 @@ def command(
     # The run's own split: with another seed, pictures that it was trained on would be calibrated on.
     seed = checkpoint.load(runs[0] / f"{which}.pt")["recipe"]["run"]["seed"]
     labelled = assign_splits(read_set(data), seed=seed)
-    weights = export_run(architecture, runs, labelled, output or runs[0] / name, version, plan, which)
+    weights = export_run(
+        architecture, runs, labelled, output or runs[0] / name, version, plan, which, combine
+    )
     if weights.fpr > DEFAULT_FPR:
         click.echo(
             f"mai: {weights.table.n_authentic} authentic calibration pictures cannot tell a false-positive rate under "

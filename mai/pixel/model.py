@@ -12,6 +12,8 @@ the pooled features correlate with the right ones at .58 only).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -152,16 +154,60 @@ def load_imagenet(model: Pixel) -> None:
     model.load_state_dict(target)
 
 
+class Ensemble(nn.Module):
+    """Several trained networks as one: their trunks side by side, and one linear head over all of their features.
+
+    The logit is the mean of the members' calibrated logits (Lakshminarayanan et al., Simple and scalable predictive
+    uncertainty estimation using deep ensembles, arXiv 1612.01474), written as one head, so that what reads features
+    and head (`mai adapt`, the heat map) sees one network.
+
+    Args:
+        members: trained networks.
+        slopes: each one's factor on its logit, as fitted by Platt scaling.
+        offsets: each one's addend.
+
+    Raises:
+        ValueError: there is no member, or not one slope and offset each.
+    """
+
+    def __init__(self, members: Sequence[Pixel], slopes: Sequence[float], offsets: Sequence[float]) -> None:
+        super().__init__()
+        if not members or not len(members) == len(slopes) == len(offsets):
+            raise ValueError("an ensemble needs members, and a slope and an offset for each")
+        self.members = nn.ModuleList(members)
+        n = len(members)
+        self.head = nn.Linear(HEAD * n, 1)
+        with torch.no_grad():
+            parts = [m.head.weight * (slope / n) for m, slope in zip(members, slopes, strict=True)]
+            self.head.weight.copy_(torch.cat(parts, 1))
+            fits = zip(members, slopes, offsets, strict=True)
+            biases = [m.head.bias * slope + offset for m, slope, offset in fits]
+            self.head.bias.copy_(torch.stack(biases).mean(0))
+
+    def trunk(self, views: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) -> features (B, N x 1280, H/32, W/32)."""
+        return torch.cat([cast(Pixel, member).trunk(views) for member in self.members], 1)
+
+    def patches(self, views: Tensor) -> Tensor:
+        """uint8 (B, H, W, 3) -> logit of every place (B, H/32, W/32)."""
+        weight = self.head.weight[:, :, None, None]
+        return nn.functional.conv2d(self.trunk(views), weight, self.head.bias)[:, 0]
+
+    def forward(self, views: Tensor) -> Tensor:
+        """uint8 RGB (B, H, W, 3) 0..255 -> logit (B,), > 0 leans synthetic."""
+        return self.patches(views).mean((1, 2))
+
+
 class Patches(nn.Module):
     """Pixel with its map of patch logits as a second output, for export.
 
     Args:
-        network: a Pixel.
+        network: a Pixel, or an Ensemble of them.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        if not isinstance(network, Pixel):
+        if not isinstance(network, Pixel | Ensemble):
             raise TypeError(f"Patches takes a Pixel, not {type(network).__name__}")
         self.network = network
 

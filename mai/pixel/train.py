@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mai.images.views import ViewPlan
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from mai.data.sources import LabelledSet
+    from mai.measure.calibrate import Calibration
     from mai.weights import Weights
 
 
@@ -35,6 +37,14 @@ def with_patches(model: torch.nn.Module) -> torch.nn.Module:
     return Patches(model)
 
 
+def together(members: Sequence[torch.nn.Module], fits: Sequence[Calibration]) -> torch.nn.Module:
+    """Trained networks as one, whose logit is the mean of theirs, each calibrated first."""
+    from mai.pixel.model import Ensemble, Pixel
+
+    networks = [member for member in members if isinstance(member, Pixel)]
+    return Ensemble(networks, [fit.slope for fit in fits], [fit.offset for fit in fits])
+
+
 def remember(weights: Weights, labelled: LabelledSet) -> None:
     """Keep what `mai adapt` needs beside fresh weights, see memory.py."""
     from mai.machine import n_cpus
@@ -49,6 +59,7 @@ ARCHITECTURE = Architecture(
     name="pixel",
     build=build,
     with_patches=with_patches,
+    together=together,
     finish=remember,
     plan=ViewPlan(
         size_px=160, n_whole=1, whole_share=1.0, n_native=2, native_px=160, whole_weight=0.8, whole_px=224

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from mai.data.labelled import LabelledSet
+    from mai.measure.calibrate import Calibration
     from mai.weights import Weights
 
 ROOT = Path(mai.__file__).parent
@@ -71,6 +72,7 @@ class Architecture:
         build: a recipe -> the network with its initial weights.
         with_patches: the network -> one that returns (logit, patches), or None if it has no map of patch logits.
         plan: how a picture becomes views where the weights do not say otherwise.
+        together: trained networks and their calibrations -> one network, the ensemble; None: there is no such form.
         finish: what export does at the end with the weights folder and the labelled set, if anything.
         recipe: the dataclass that its recipes are read into.
         train: its own way of training, in place of the shared loop; returns the best checkpoint.
@@ -82,6 +84,7 @@ class Architecture:
     with_patches: Callable[[torch.nn.Module], torch.nn.Module] | None
     plan: ViewPlan
     finish: Callable[[Weights, LabelledSet], None] | None = None
+    together: Callable[[Sequence[torch.nn.Module], Sequence[Calibration]], torch.nn.Module] | None = None
     recipe: type[Any] = Recipe
     train: Callable[[TrainOrder], Path] | None = None
     export: Callable[[ExportOrder], Weights] | None = None

@@ -23,6 +23,8 @@ from mai.training import evaluation, start
 from mai.training.recipe import DataPlan, Recipe
 
 if TYPE_CHECKING:
+    import torch
+
     from mai.data.sources import LabelledSet, Row
     from mai.images.views import ViewPlan
     from mai.training.architectures import Architecture
@@ -116,11 +118,14 @@ def score_folds(
 def _network(
     architecture: Architecture, recipe: Recipe, state: Mapping[str, Any], name: str
 ) -> evaluation.Logits:
-    import torch
-
     model = architecture.build(recipe)
     start.fill(model, start.average_of([dict(state)], [name]), name)
-    model.eval()
+    return torch_logits(model.eval())
+
+
+def torch_logits(model: torch.nn.Module) -> evaluation.Logits:
+    """A network in evaluation mode as a function of views."""
+    import torch
 
     def logits(views: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -24,8 +24,12 @@ from mai.training.architectures import Architecture
 from mai.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    import torch
+
     from mai.data.sources import LabelledSet
     from mai.weights import Weights
+
+Combine = Literal["average", "ensemble"]
 
 
 def export_run(
@@ -36,27 +40,31 @@ def export_run(
     version: str,
     plan: ViewPlan | None = None,
     which: str = "best",
+    combine: Combine = "average",
 ) -> Weights:
-    """Make a weights folder of a run's checkpoint, or of the average of several runs' checkpoints.
+    """Make a weights folder of a run's checkpoint, or of the checkpoints of several runs.
 
     The calibration split fits logit -> score and the thresholds; the validation split, if there is one, is measured
     and written on the card. Neither touches the weights.
 
     Args:
         architecture: of the runs.
-        runs: folders with checkpoints; the weights of several are averaged (start.average_of).
+        runs: folders with checkpoints.
         labelled: a set with a calibration split.
         output: folder to make.
         version: `1.0`.
         plan: how pictures become views; the architecture's own by default.
         which: checkpoint of each run, `best` or `last`.
+        combine: of several runs: `average` their weights (start.average_of), or ship all networks as one, an
+            `ensemble` whose logit is the mean of theirs, each calibrated on the calibration split first. An ensemble's
+            kernels are stored as int8, a network's alone as fp16.
 
     Raises:
         TrainingError: no checkpoint, another architecture, or the ONNX file differs from PyTorch by over 1e-4.
         DataError: the set has no calibration split with both classes.
         UsageError: the version is not `major.minor`.
     """
-    from mai.training.onnx_export import export, shipped_form
+    from mai.training.onnx_export import Storage, export, shipped_form
 
     if version.count(".") != 1 or not version.replace(".", "").isdigit():
         raise UsageError(f"A version is major.minor, for example 1.0; not '{version}'.")
@@ -69,11 +77,14 @@ def export_run(
         if state["fingerprint"] != states[0]["fingerprint"]:
             raise TrainingError(f"{run} was trained on other data than {runs[0]}: they cannot be averaged.")
     plan = plan or architecture.plan
-    recipe = configuration.build(Recipe, {**states[0]["recipe"], "init": "scratch"})
-    model = architecture.build(recipe)
-    average = start.average_of(states, [str(run) for run in runs])
-    start.fill(model, average, str(runs[0]))
-    model.eval()
+    averages = [start.average_of([state], [str(run)]) for state, run in zip(states, runs, strict=True)]
+    storage: Storage = "fp16"
+    if len(runs) > 1 and combine == "ensemble":
+        model = _ensemble(architecture, states, averages, labelled, plan)
+        storage = "int8"
+    else:
+        averages = [start.average_of(states, [str(run) for run in runs])]
+        model = _network(architecture, states[0], averages[0], str(runs[0]))
     if architecture.with_patches:
         model = architecture.with_patches(model)
     outputs = ["logit", "patches"] if architecture.with_patches else ["logit"]
@@ -81,8 +92,10 @@ def export_run(
     # Made beside its place: an export that fails, in its calibration say, leaves no weights that look whole.
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as making:
         made = Path(making)
-        difference = export(shipped_form(model), outputs, plan.sides, made / "model.onnx")
-        start.save_average(average, made / start.AVERAGE)
+        difference = export(
+            shipped_form(model, storage), outputs, plan.sides, made / "model.onnx", storage=storage
+        )
+        start.save_average(averages[0], made / start.AVERAGE, averages[1:])
         values: dict[str, Any] = {
             "format": weights_on_disk.FORMAT,
             "name": f"{architecture.name}_v{version.replace('.', '_')}",
@@ -96,6 +109,7 @@ def export_run(
                 "checkpoint": which,
                 "sketch": sketch(row for row in labelled.rows if row.split == "train"),
                 "averaged": [{"recipe": state["recipe"], "epoch": state["epoch"]} for state in states[1:]],
+                "combined": combine,
             },
         }
         weights = calibrate_folder(
@@ -109,6 +123,35 @@ def export_run(
         ):  # last: it says all is there
             path.replace(output / path.name)
     return weights_on_disk.load(output)
+
+
+def _network(
+    architecture: Architecture, state: Mapping[str, Any], average: dict[str, torch.Tensor], name: str
+) -> torch.nn.Module:
+    """A run's network with these weights, in evaluation mode."""
+    recipe = configuration.build(Recipe, {**state["recipe"], "init": "scratch"})
+    model = architecture.build(recipe)
+    start.fill(model, average, name)
+    return model.eval()
+
+
+def _ensemble(
+    architecture: Architecture,
+    states: Sequence[Mapping[str, Any]],
+    averages: Sequence[dict[str, torch.Tensor]],
+    labelled: LabelledSet,
+    plan: ViewPlan,
+) -> torch.nn.Module:
+    """All runs' networks as one; each is calibrated first, so that none outweighs another by its scale alone."""
+    if architecture.together is None:
+        raise UsageError(f"Networks of {architecture.name} cannot be joined; --combine average can.")
+    rows = split_rows(labelled, "calibration")
+    members, fits = [], []
+    for number, (state, average) in enumerate(zip(states, averages, strict=True)):
+        members.append(_network(architecture, state, average, f"run {number + 1}"))
+        scored = evaluation.score_rows(rows, folds.torch_logits(members[-1]), plan, "aligned")
+        fits.append(fit_platt(scored.logits(plan), scored.labels))
+    return architecture.together(members, fits).eval()
 
 
 def calibrate_folder(
@@ -265,7 +308,8 @@ def _runs(trained: Mapping[str, Any]) -> str:
     seeds = " and ".join(str(run["recipe"]["run"]["seed"]) for run in runs)
     if len(runs) == 1:
         return f"{epochs} epochs, seed {seeds}"
-    return f"the average of {len(runs)} runs ({epochs} epochs, seeds {seeds})"
+    what = "an ensemble" if trained.get("combined") == "ensemble" else "the average"
+    return f"{what} of {len(runs)} runs ({epochs} epochs, seeds {seeds})"
 
 
 def _exported(values: Mapping[str, Any]) -> str:

@@ -66,11 +66,14 @@ def average_of(states: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[s
     return {key: value / len(states) if value.is_floating_point() else value for key, value in mean.items()}
 
 
-def save_average(average: dict[str, torch.Tensor], path: Path) -> None:
-    """Write averaged weights in fp16, to train on from."""
+def save_average(
+    average: dict[str, torch.Tensor], path: Path, others: Sequence[dict[str, torch.Tensor]] = ()
+) -> None:
+    """Write averaged weights in fp16, to train on from; `others`: those of an ensemble's further members."""
     from mai.training import checkpoint
 
-    checkpoint.save({"average": {n: v.half() if v.ndim >= 2 else v for n, v in average.items()}}, path)
+    halves = [{n: v.half() if v.ndim >= 2 else v for n, v in one.items()} for one in (average, *others)]
+    checkpoint.save({"average": halves[0], **({"others": halves[1:]} if others else {})}, path)
 
 
 def fill(model: torch.nn.Module, state: dict[str, Any], source: str) -> None:

@@ -163,6 +163,10 @@ def test_exports_the_average_of_two_runs(at_home: Path, mai: Mai) -> None:
     assert [run["recipe"]["run"]["seed"] for run in card["trained"]["averaged"]] == [6]
     assert "30 authentic calibration pictures cannot tell a false-positive rate under" in exported.err
     assert "the average of 2 runs (2 and 2 epochs, seeds 5 and 6)" in (at_home / "both/README.md").read_text()
+    apart = mai(
+        "export", "resnet", "run5", "run6", "--data", "set", "--combine", "ensemble", "--output", "no"
+    )
+    assert (apart.code, "Networks of resnet cannot be joined" in apart.err) == (2, True), apart.err
     refused = mai("export", "resnet", "run5", "run3", "--data", "set", "--output", "no")
     assert (refused.code, "was trained on other data than run5" in refused.err) == (1, True)
 

@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch", reason="training needs the extra 'train'")
 
 from mai import config  # noqa: E402
 from mai.errors import TrainingError  # noqa: E402
-from mai.pixel.model import MEAN, N_EARLY, STD, Patches, Pixel, load_imagenet  # noqa: E402
+from mai.measure.calibrate import Calibration  # noqa: E402
+from mai.pixel.model import MEAN, N_EARLY, STD, Ensemble, Patches, Pixel, load_imagenet  # noqa: E402
 from mai.training import architectures  # noqa: E402
 from mai.training.onnx_export import export, shipped_form  # noqa: E402
 from mai.training.optimizer import make_optimizer  # noqa: E402
@@ -140,3 +141,63 @@ def test_onnx_gives_logits_and_patches_of_pytorch(
         assert np.abs(patches - wanted_patches.numpy()).max() <= 1e-3
         assert np.abs(logit - patches.mean((1, 2))).max() <= 1e-4
         assert np.abs(logit - original.numpy()).max() < 0.05  # norms folded, fp16 kernels
+
+
+@pytest.fixture(scope="module")
+def members(trained: Pixel) -> list[Pixel]:
+    """Three networks of different heads and trunks."""
+    made = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        member = Pixel()
+        member.load_state_dict(trained.state_dict())
+        with torch.no_grad():
+            for name, parameter in member.named_parameters():
+                scale = 0.5 if name.startswith("head") else 0.01
+                parameter.add_(scale * parameter.abs().mean() * torch.randn_like(parameter))
+        made.append(member.eval())
+    return made
+
+
+def test_an_ensemble_is_the_mean_of_the_calibrated_logits(members: list[Pixel], views: torch.Tensor) -> None:
+    slopes, offsets = [0.5, 2.0, 1.0], [0.25, -1.0, 0.0]
+    ensemble = ARCHITECTURE.together(
+        members, [Calibration(*fit) for fit in zip(slopes, offsets, strict=True)]
+    )  # type: ignore[misc]
+    with torch.inference_mode():
+        each = [m(views) * s + o for m, s, o in zip(members, slopes, offsets, strict=True)]
+        torch.testing.assert_close(ensemble(views), torch.stack(each).mean(0), rtol=1e-4, atol=1e-4)
+        logit, patches = Patches(ensemble)(views)
+        torch.testing.assert_close(logit, patches.mean((1, 2)), rtol=1e-5, atol=1e-5)
+    assert float((each[0] - each[1]).abs().max()) > 0.1
+
+
+def test_an_ensemble_needs_a_fit_for_each_member(members: list[Pixel]) -> None:
+    with pytest.raises(ValueError, match="a slope and an offset for each"):
+        Ensemble(members, [1.0], [0.0, 0.0, 0.0])
+
+
+def test_an_ensemble_ships_as_int8_kernels_that_compute_in_fp32(
+    members: list[Pixel], views: torch.Tensor, tmp_path: Path
+) -> None:
+    import onnx
+    import onnxruntime as ort
+
+    from mai.pixel.head import Head
+
+    ensemble = Ensemble(members[:2], [1.0, 1.0], [0.25, 0.5]).eval()
+    shipped = shipped_form(Patches(ensemble), "int8")
+    file = tmp_path / "model.onnx"
+    assert export(shipped, ["logit", "patches"], (160, 224), file, storage="int8") <= 1e-4
+    assert file.stat().st_size < 2 * 3.37e6 * 1.15  # a byte a number, and little else
+    kinds = {t.data_type for t in onnx.load(file).graph.initializer if len(t.dims) >= 2 and t.dims[0] > 1}
+    assert kinds == {onnx.TensorProto.INT8, onnx.TensorProto.FLOAT}  # levels and their scales
+    session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
+    got, _ = session.run(["logit", "patches"], {"views": views.numpy()})
+    with torch.inference_mode():
+        original = ensemble(views).numpy()
+    assert np.abs(got - original).max() < 0.2  # the rounding of int8 alone
+    head = Head(file.read_bytes())
+    features = head.features()(views.numpy())
+    assert features.shape == (3, 2560)
+    assert np.abs(features @ head.weight + head.bias - got).max() <= 1e-3
