@@ -198,9 +198,9 @@ def _at(points: Sequence[OperatingPoint], rate: float, kind: str, n: int, of: st
 def operating_table(scores: ArrayLike, labels: ArrayLike, data: str) -> OperatingTable:
     """Make the table of thresholds from calibration scores.
 
-    A threshold for rate r leaves floor(r * (n + 1)) - 1 or fewer images of the n on the wrong side, so that the
-    expected rate on new images of the same kind is at most r (split conformal prediction, Vovk et al. 2005); rates
-    under 1 / (n + 1) are left out, as no threshold of the set stands for them.
+    A threshold for rate r is the least strict one that leaves at most r * n of the n images on the wrong side. On new
+    images of the same kind the expected rate is then at most r + 1 / (n + 1) (split conformal prediction, Vovk et al.
+    2005). Rates under 1 / n are left out, as no threshold of the set stands for them.
 
     Args:
         scores: (N,) calibrated scores, 0..1.
@@ -240,13 +240,13 @@ def _points(
     points: list[OperatingPoint] = []
     n = len(worst_first)
     for rate in RATES:
-        allowed = math.floor(rate * (n + 1) + 1e-9)
+        allowed = math.floor(rate * n + 1e-9)
         if allowed < 1:
             continue
-        edge = float(worst_first[min(allowed, n) - 1])  # at most allowed - 1 lie strictly beyond it
+        edge = float(worst_first[min(allowed, n - 1)])  # at most `allowed` lie strictly beyond it
         score = min(max(math.nextafter(edge, math.inf if above else -math.inf), 0.0), 1.0)
         n_errors = int((worst_first >= score).sum() if above else (worst_first <= score).sum())
-        if n_errors < allowed:  # not so where the sigmoid ran full: no score lies beyond those at 0 or 1
+        if n_errors <= allowed:  # not so where the sigmoid ran full: no score lies beyond those at 0 or 1
             n_caught = int((others >= score).sum() if above else (others <= score).sum())
             points.append(OperatingPoint(rate, score, n_errors, n_caught))
     return tuple(points)

@@ -57,10 +57,12 @@ def test_the_head_read_from_onnx_is_the_head(home: Path) -> None:
     pixels = draw(77, synthetic=True)
     whole, native = whole_views(pixels, plan), native_views(pixels, plan)
     run = head.features()
-    logits = [session.logits(np.stack(views)) for views in (whole, native)]
+    logits = [session.logits(np.stack(views)) if views else np.zeros(0) for views in (whole, native)]
     for views, wanted in zip((whole, native), logits, strict=True):
+        if not views:  # the plan may have one kind alone
+            continue
         features = run(np.stack(views))
-        assert features.shape == (len(views), 1280)
+        assert features.shape == (len(views), len(head.weight))
         assert features @ head.weight + head.bias == pytest.approx(wanted, abs=2e-4)
     feature = picture_feature(run, whole, native, plan)
     assert feature @ head.weight + head.bias == pytest.approx(plan.combine(*logits), abs=2e-4)
@@ -96,7 +98,7 @@ def test_memory_is_made_of_a_set(home: Path, tmp_path: Path) -> None:
     kept = memory.read(tmp_path)
     assert kept["train"].labels.tolist().count(1) == 3
     assert sorted(kept["calibration"].labels.tolist()) == [0] * 4 + [1] * 4
-    assert kept["train"].features.shape == (6, 1280)
+    assert kept["train"].features.shape == (6, len(Head(weights.model_bytes()).weight))
 
 
 def test_adapting_finds_the_new_generator_and_keeps_the_old(home: Path, at_home: Path, mai: Mai) -> None:
