@@ -28,7 +28,7 @@ EXAMPLE_RECORD: dict[str, Any] = {
     "evidence": [
         {
             "detector": "pixel",
-            "weights": "pixel_v1_1",
+            "weights": "pixel_v1_2",
             "status": "ok",
             "logit": 0.41,
             "score": 0.6406,
