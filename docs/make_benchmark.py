@@ -1,9 +1,10 @@
 """Measure all networks that ship on a labelled set and write the result into docs/benchmark.md.
 
-    python docs/make_benchmark.py ../shared/corpus/manifest.csv [--workers 2] [--output DIR]
+    python docs/make_benchmark.py ../shared/corpus/manifest.csv [--workers 2] [--output DIR] [--robustness-on N]
 
-Two runs of `mai bench run` on the validation split: `--sweep robustness` on aligned pictures, `--sweep stability` on
-the web view where the set has one. What was measured before is read from the cache. DIR gets both reports whole.
+Two runs of `mai bench run` on the validation split: `--sweep stability` on the web view where the set has one, and
+`--sweep robustness` on aligned pictures, on all or on N of each class, spread over the set. What was measured before is
+read from the cache. DIR gets both reports whole.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def run(data: str, sweep: str, output: Path, workers: int, more: list[str]) -> d
     return loaded
 
 
-def section(reports: list[dict[str, Any]]) -> str:
+def section(reports: list[dict[str, Any]], fewer: list[str]) -> str:
     """The reports as Markdown, one below the other, without the paths of this machine."""
     from mai import weights
     from mai.bench.tables import markdown
@@ -47,9 +48,10 @@ def section(reports: list[dict[str, Any]]) -> str:
     names = ", ".join(weights.latest(name) for name in shipped())
     lines = [f"Weights: {names}. Measured on {date.today().isoformat()}."]
     for report in reports:
-        plan = report["plan"]
-        sweep = "stability" if plan["sweep_on"] == "web" else "robustness"
+        sweep = "stability" if report is reports[0] else "robustness"
         told = f"mai bench run --data DATA --detectors {','.join(report['detectors'])} --sweep {sweep}"
+        if report is not reports[0] and fewer:
+            lines.append(f"Fewer pictures: `{shlex.join(['mai', 'bench', 'run', *fewer])}`.")
         text = markdown(report, told).replace("\n## ", "\n#### ")
         if report is not reports[0]:  # the figures without perturbation stand above already
             text = text[text.index("\n#### Perturbations") :] if "\n#### Perturbations" in text else ""
@@ -66,15 +68,20 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=Path("runs") / "benchmark")
     parser.add_argument("--limit", help="As of mai bench run: only a part, to try this out.")
+    parser.add_argument(
+        "--robustness-on", help="Only so many pictures of each class in the robustness sweep."
+    )
     asked = parser.parse_args()
     more = ["--limit", asked.limit] if asked.limit else []
-    reports = [run(asked.data, "robustness", asked.output / "robustness", asked.workers, more)]
-    if "web" in reports[0]["plan"]["protocols"]:
-        reports.append(run(asked.data, "stability", asked.output / "stability", asked.workers, more))
+    fewer = ["--limit", asked.robustness_on, "--protocols", "aligned"] if asked.robustness_on else more
+    reports = [
+        run(asked.data, "stability", asked.output / "stability", asked.workers, more),
+        run(asked.data, "robustness", asked.output / "robustness", asked.workers, fewer),
+    ]
     before, found, rest = PAGE.read_text("utf-8").partition(BEGIN)
     if not found or END not in rest:
         raise SystemExit(f"{PAGE} has no place for results: {BEGIN} ... {END}")
-    PAGE.write_text(f"{before}{BEGIN}\n\n{section(reports)}\n\n{END}{rest.partition(END)[2]}", "utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n\n{section(reports, fewer)}\n\n{END}{rest.partition(END)[2]}", "utf-8")
     print(f"Written to {PAGE}")
 
 

@@ -73,7 +73,7 @@ def encode_jpeg(pixels: Pixels, quality: int, subsampling: str = "420") -> bytes
         subsampling
     ]
     options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor]
-    return bytes(cv2.imencode(".jpg", pixels[..., ::-1], options)[1])
+    return bytes(cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)[1])
 
 
 def encode_webp(pixels: Pixels, quality: int) -> bytes:
@@ -93,7 +93,8 @@ def decode_pixels(data: bytes) -> Pixels:
 
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert decoded is not None  # our own codec wrote it
-    return np.ascontiguousarray(decoded[..., ::-1])
+    rgb: Pixels = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+    return rgb
 
 
 def draw_square(pixels: Pixels, rng: Generator, low: float) -> Pixels:
@@ -173,9 +174,11 @@ def _down_and_up(square: Pixels, rng: Generator) -> Pixels:
 
 
 def _relight(square: Pixels, rng: Generator) -> Pixels:
+    import cv2
+
     ramp = np.linspace(0, 1, 256) ** rng.uniform(0.85, 1.18) * rng.uniform(0.85, 1.15)
-    table: Pixels = np.clip(ramp * 255 + 0.5, 0, 255).astype(np.uint8)
-    return table[square]
+    lit: Pixels = cv2.LUT(np.ascontiguousarray(square), np.clip(ramp * 255 + 0.5, 0, 255).astype(np.uint8))
+    return lit
 
 
 def _rectangle(side: int, rng: Generator, low: float, high: float) -> tuple[slice, slice]:
