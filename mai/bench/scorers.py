@@ -96,7 +96,8 @@ class NetworkScorer:
         from mai.images.views import by_side, native_views, whole_views
 
         whole = [] if view == "crop" else whole_views(pixels, self.plan)
-        native = [] if view == "whole" else native_views(pixels, self.plan)
+        has_native = view == "crop" or (view != "whole" and self.plan.asks_native)
+        native = native_views(pixels, self.plan) if has_native else []
         views = [*whole, *native]
         logits = np.empty(len(views))
         for places, batch in by_side(views):

@@ -55,7 +55,8 @@ class NetworkDetector:
         for image in images:
             problem = self._unfit(image)
             whole = [] if problem == "no pixels" else whole_views(_pixels(image), self.plan)
-            native = [] if problem == "no pixels" else native_views(_pixels(image), self.plan)
+            has_native = problem != "no pixels" and self.plan.asks_native
+            native = native_views(_pixels(image), self.plan) if has_native else []
             parts.append((len(whole), len(native), problem))
             views += whole + native
         logits = np.empty(len(views), np.float32)
@@ -80,8 +81,10 @@ class NetworkDetector:
         pixels = _pixels(image)
         height, width = pixels.shape[:2]
         boxes = [("whole", box) for box in whole_boxes(height, width, self.plan)]
-        boxes += [("native", box) for box in native_boxes(height, width, self.plan)]
-        views = [*whole_views(pixels, self.plan), *native_views(pixels, self.plan)]
+        views = whole_views(pixels, self.plan)
+        if self.plan.asks_native:
+            boxes += [("native", box) for box in native_boxes(height, width, self.plan)]
+            views += native_views(pixels, self.plan)
         patches: dict[int, NDArray[np.float32]] = {}
         for places, batch in by_side(views):
             made = self.session.run(batch)[1]

@@ -56,6 +56,11 @@ class ViewPlan:
         """Side in pixels of a view of a kind: `whole`, or any other for native ones."""
         return self.whole_px or self.size_px if kind == "whole" else self.size_px
 
+    @property
+    def asks_native(self) -> bool:
+        """Whether native views count where there is a whole one; where not, they are for rows that are crops alone."""
+        return self.n_native > 0 and (self.whole_weight < 1 or not self.n_whole)
+
     def combine(self, whole: ArrayLike, native: ArrayLike) -> float:
         """One logit a picture from the logits of its views: the mean of each kind, weighted.
 

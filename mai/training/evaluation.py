@@ -96,8 +96,8 @@ def views_of_row(
             return ([view], []) if row.view == "whole" else ([], [view])
         pixels, _ = aligned(pixels, rng, ALIGNED_FILE_PX)
     whole = [] if row.view == "crop" else whole_views(pixels, plan)
-    native = [] if row.view == "whole" else native_views(pixels, plan)
-    return whole, native
+    has_native = row.view == "crop" or (row.view != "whole" and plan.asks_native)
+    return whole, native_views(pixels, plan) if has_native else []
 
 
 def score_rows(
