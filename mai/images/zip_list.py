@@ -18,6 +18,8 @@ _WHERE64 = struct.Struct("<4sLQL")
 _MAX_COMMENT = 2**16
 _FULL, _FULL_16 = 0xFFFFFFFF, 0xFFFF
 _UTF8 = 0x800
+_PIECE = 2**18
+"""Bytes of the list that are read at once; an entry is at most 46 and twice 65,535 of them."""
 
 
 class Zip:
@@ -50,16 +52,25 @@ class Zip:
             zipfile.BadZipFile: the list is damaged; those before it were given.
         """
         place, end = self._start, self._start + self._size
+        begin, piece = place, b""
         while place < end:
-            self._file.seek(place)  # members are read between two entries
-            head = self._file.read(_ENTRY.size)
+            head = piece[place - begin : place - begin + _ENTRY.size]
+            n = _ENTRY.size
+            if len(head) == n:
+                n += sum(_ENTRY.unpack(head)[10:12])
+            if place - begin + n > len(piece):
+                # Members are read between two entries: of an address, each step from one to the other is a request.
+                self._file.seek(place)
+                begin, piece = place, self._file.read(_PIECE)
+                head = piece[: _ENTRY.size]
             if len(head) < _ENTRY.size:
                 raise zipfile.BadZipFile("Truncated central directory")
             entry = _ENTRY.unpack(head)
             if entry[0] != b"PK\x01\x02":
                 raise zipfile.BadZipFile("Bad magic number for central directory")
             n_name, n_extra, n_comment = entry[10:13]
-            rest = self._file.read(n_name + n_extra)
+            at = place - begin + _ENTRY.size
+            rest = piece[at : at + n_name + n_extra]
             if len(rest) < n_name + n_extra:
                 raise zipfile.BadZipFile("Truncated central directory")
             place += _ENTRY.size + n_name + n_extra + n_comment

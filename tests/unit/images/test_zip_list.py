@@ -66,3 +66,23 @@ def test_damaged_lists_end_in_a_row(tmp_path: Path) -> None:
             data[draw.randrange(len(data) - 330, len(data))] = draw.randrange(256)
         path.write_bytes(bytes(data))
         assert len(list(members(of_file(path)))) <= 6
+
+
+def test_members_and_list_are_not_read_in_turns() -> None:
+    """Of an address each step from one end of the file to the other is a request of megabytes."""
+    places: list[int] = []
+
+    class Watched(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            places.append(self.tell())
+            return super().read(size)
+
+    stream = Watched()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for number in range(4000):
+            archive.writestr(f"{number:060}", b"x")  # a list of 424 kB, two pieces
+    listed = Zip(stream)
+    places.clear()
+    n = sum(len(listed.archive.open(entry).read()) for entry in listed.entries())
+    assert n == 4000
+    assert sum(place >= archive.start_dir for place in places) == 2
