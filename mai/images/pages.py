@@ -91,7 +91,7 @@ class Column:
         """
         dictionary: list[Value] = []  # a page at most
         for page in self._pages:
-            stream = _Reader(self._body(page))
+            stream = _Reader(self._body(page), page.n_bytes - page.n_level_bytes)
             if page.kind == _DICTIONARY:
                 dictionary = [stream.value(max_bytes) for _ in range(page.n_values)]
                 continue
@@ -130,7 +130,9 @@ class Column:
             data = self._file.read_at(page.n_level_bytes, page.start)
         else:
             data = stream.take(int.from_bytes(stream.take(4), "little"))
-        return _first(_hybrid(_Reader(io.BytesIO(data)), self._n_levels.bit_length()), page.n_values)
+        return _first(
+            _hybrid(_Reader(io.BytesIO(data), len(data)), self._n_levels.bit_length()), page.n_values
+        )
 
 
 def _same(value: int, n: int) -> Iterator[int]:
@@ -144,11 +146,14 @@ def _first(numbers: Iterator[int], n: int) -> Iterator[int]:
 
 
 class _Reader:
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self, stream: Any, n_bytes: int) -> None:
+        self._stream, self._left = stream, n_bytes
 
     def take(self, n: int) -> bytes:
-        """Exactly n bytes; memory grows with what comes, not with what is claimed."""
+        """Exactly n bytes; memory grows with what comes, not with what is claimed, and ends where the page does."""
+        if n > self._left:  # a few kilobytes of zstd may unpack to any number
+            raise EOFError("a page ends too soon")
+        self._left -= n
         pieces, left = [], n
         while left:
             piece = self._stream.read(min(left, _PIECE))
@@ -205,20 +210,36 @@ def _pages(file: Any, place: int, end: int) -> Iterator[_Page]:
         page = _page(fields, place + n_head)
         if page is not None:
             yield page
-        place += n_head + max(int(fields.get(3, 0)), 0)
+        place += n_head + _number(fields, 3)
+
+
+def _number(fields: dict[int, Any], name: int) -> int:
+    """A field that is an int32 and counts something.
+
+    Raises:
+        ValueError: it is missing, of another kind, or out of range.
+    """
+    value = fields.get(name)
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise ValueError("a page's header is damaged")
+    return value
 
 
 def _page(fields: dict[int, Any], start: int) -> _Page | None:
     """A page by its header; None for an index."""
-    kind, n_bytes, n_packed = fields[1], fields[2], fields[3]
+    kind, n_bytes, n_packed = _number(fields, 1), _number(fields, 2), _number(fields, 3)
     if kind not in (_DATA, _DICTIONARY, _DATA_V2):
         return None
-    if min(n_bytes, n_packed) < 0:
+    own = fields.get({_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}[kind])
+    if not isinstance(own, dict):
         raise ValueError("a page's header is damaged")
-    own = fields[{_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}[kind]]
     if kind == _DATA_V2:
-        return _Page(kind, start, n_packed, n_bytes, own[1], own[4], own[5] + own[6], own.get(7, True))
-    return _Page(kind, start, n_packed, n_bytes, own[1], own[2])
+        n_levels = _number(own, 5) + _number(own, 6)
+        if n_levels > min(n_packed, n_bytes):
+            raise ValueError("a page's header is damaged")
+        is_packed = bool(own.get(7, True))
+        return _Page(kind, start, n_packed, n_bytes, _number(own, 1), _number(own, 4), n_levels, is_packed)
+    return _Page(kind, start, n_packed, n_bytes, _number(own, 1), _number(own, 2))
 
 
 def _fields(data: bytes) -> tuple[dict[int, Any], int]:
@@ -257,7 +278,7 @@ def _fields(data: bytes) -> tuple[dict[int, Any], int]:
             n = varint()
             place += n
             return None
-        if kind in (9, 10):
+        if kind in (9, 10) and depth < 8:
             head = data[place]
             place += 1
             n = head >> 4 if head >> 4 < 15 else varint()
@@ -266,8 +287,8 @@ def _fields(data: bytes) -> tuple[dict[int, Any], int]:
                     place += 1
                 else:
                     value(head & 15, depth + 1)
-            if place > len(data):
-                raise IndexError
+                if place > len(data):  # within the loop: a count that is claimed may be endless
+                    raise IndexError
             return None
         if kind == 12 and depth < 8:
             return struct(depth + 1)

@@ -126,3 +126,102 @@ def test_damaged_pages_end_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             found = read(path, max_bytes=10_000)
             assert 0 < len(found) <= 61
             assert all(m.data is not None or m.error is not None for m in found)
+
+
+def test_a_header_too_large_for_us_is_left_to_pyarrow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some writers put the least and the greatest value into it: two pictures."""
+    path = tmp_path / "a.parquet"
+    parquet.write_table(arrow.table({"image": arrow.array(rows(60), STRUCT)}), path, use_dictionary=False)
+    usual = read(path)
+    monkeypatch.setattr(pages, "LARGE", 0)
+
+    def too_long(data: bytes) -> None:
+        raise IndexError
+
+    monkeypatch.setattr(pages, "_fields", too_long)
+    assert told(read(path)) == told(usual)
+
+
+class Chunk:
+    """What of pyarrow's ColumnChunkMetaData is asked for."""
+
+    compression, data_page_offset, has_dictionary_page = "ZSTD", 0, False
+
+    def __init__(self, n_bytes: int) -> None:
+        self.total_compressed_size = n_bytes
+
+
+def varint(number: int) -> bytes:
+    pieces = []
+    while number >= 0x80:
+        pieces.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*pieces, number])
+
+
+def header(n_bytes: int, n_packed: int, own: bytes, *more: bytes) -> bytes:
+    """A data page's: kind 0, sizes, and its own header (field 5) as it is given."""
+    return (
+        b"\x15\x00\x15"
+        + varint(2 * n_bytes)
+        + b"\x15"
+        + varint(2 * n_packed)
+        + own
+        + b"".join(more)
+        + b"\x00"
+    )
+
+
+PLAIN = b"\x2c\x15" + varint(2 * 3) + b"\x15\x00\x00"  # three values
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        header(9, 9, PLAIN, b"\x19\xf2" + varint(2**60)),  # 2^60 booleans
+        header(9, 9, PLAIN, b"\x19\xf7" + varint(2**60)),  # 2^60 numbers of eight bytes
+        header(9, 9, b"\x25\x02"),  # a number where the page's own header should be
+        header(9, 2**70, PLAIN),
+        header(2**70, 9, PLAIN),
+        header(9, 9, PLAIN, b"\x19" + b"\x19" * 5000),  # lists in lists
+        b"\x15\x00\x19\x05\x15\x00" + PLAIN + b"\x00",  # a list where the size should be
+    ],
+)
+def test_a_hostile_header_ends_at_once(head: bytes) -> None:
+    data = head + bytes(100)
+    with pytest.raises(ValueError, match="header is damaged"):
+        pages.Column(arrow.BufferReader(data), Chunk(len(data)), 1)
+
+
+def test_a_page_that_unpacks_to_more_than_it_says_is_not_followed() -> None:
+    """Some kB of zstd that become 100 MiB behind a header that says 20: levels of 90 MiB, and values without end."""
+    value = (1020).to_bytes(4, "little") + bytes(1020)
+    for n_levels, start in ((1, (90 * 2**20).to_bytes(4, "little")), (0, b"")):
+        bomb = arrow.compress(start + value * (100 * 2**10), codec="zstd", asbytes=True)
+        own = b"\x2c\x15" + varint(2 * 2**26) + b"\x15\x00\x00"
+        data = header(20 * 2**20, len(bomb), own) + bomb
+        column = pages.Column(arrow.BufferReader(data), Chunk(len(data)), n_levels)
+        assert column.is_large
+        n = 0
+        with pytest.raises(EOFError, match="ends too soon"):
+            for _ in column.values(2000):
+                n += 1
+        assert n == (0 if n_levels else 20 * 2**10)
+
+
+def test_rows_that_pyarrow_passes_over_are_told(tmp_path: Path) -> None:
+    """A page whose header claims to be an index: pyarrow gives the other row groups' rows and no error."""
+    path = tmp_path / "a.parquet"
+    table = arrow.table({"image": arrow.array([b"\xff\xd8 %d" % n for n in range(20)], arrow.binary())})
+    parquet.write_table(table, path, row_group_size=10, use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    place = parquet.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    assert data[place : place + 2] == b"\x15\x00"
+    data[place + 1] = 2
+    path.write_bytes(bytes(data))
+    found = read(path)
+    assert [m.data is not None for m in found] == [True] * 10 + [False]
+    assert found[-1].error is not None
+    assert "0 rows in place of 10" in str(found[-1].error)
