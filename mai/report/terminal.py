@@ -51,17 +51,17 @@ class Table:
         self._console: Console | None = None
         self._lock = RLock()
         self._timer: Timer | None = None
-        self._is_broken = False
+        self._error: Exception | None = None
 
     def write(self, record: Record) -> None:
         """Take one row; it is shown with its page.
 
         Raises:
-            BrokenPipeError: the reader went away.
+            OSError: rows that were shown late could not be written; BrokenPipeError where the reader went away.
         """
         with self._lock:
-            if self._is_broken:
-                raise BrokenPipeError
+            if self._error is not None:
+                raise self._error
             self._page.append(record)
             if self._is_verbose or len(self._page) >= PAGE or time.monotonic() - self._since > PAGE_S:
                 self._show()
@@ -73,6 +73,8 @@ class Table:
     def finish(self) -> None:
         """Show what is held back."""
         with self._lock:
+            if self._error is not None:
+                raise self._error
             self._show()
             self._stream.flush()
 
@@ -81,8 +83,10 @@ class Table:
             try:
                 self._show()
                 self._stream.flush()
-            except (OSError, ValueError, SystemExit):  # rich ends the program where a pipe is broken
-                self._is_broken = True
+            except (SystemExit, ValueError):  # rich ends the program where a pipe is broken
+                self._error = BrokenPipeError()
+            except OSError as error:  # a full disk, say, which is told at the next row
+                self._error = error
 
     def say(self, text: str) -> None:
         """A line of plain text under the table."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -279,6 +280,28 @@ def test_a_reader_that_went_away_between_two_rows_is_told_at_the_next(
     time.sleep(0.1)
     with pytest.raises(BrokenPipeError):
         table.write(row())
+
+
+def test_a_disk_that_was_full_between_two_rows_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mai.report.terminal.PAGE_S", 0.05)
+
+    class Full(io.StringIO):
+        is_full = False
+
+        def write(self, text: str) -> int:
+            type(self).is_full = True
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    table = Table(Full())
+    table.write(row())
+    until = time.monotonic() + 30
+    while not Full.is_full and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(0.1)
+    with pytest.raises(OSError, match="No space left"):
+        table.write(row())
+    with pytest.raises(OSError, match="No space left"):
+        table.finish()
 
 
 def test_rates_and_scores_as_people_count() -> None:
