@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -238,8 +239,11 @@ def open_generator(entry: Entry, edit: Edit, strength: float, runtime: Runtime) 
 
 def _unnamed(entry: Entry) -> str:
     key = f" and the key in {entry.key_variable}" if entry.key_variable else ""
+    name = re.split("[/?#]", entry.url.partition("//")[2], maxsplit=1)[0]
+    host = name.rpartition("@")[2][-80:]  # a long name before an @ would be all of the url that is shown
     return (
-        f"The settings of this folder would send captions{key} to {entry.url[:80]} (generator '{entry.name}'). "
+        f"The settings of this folder would send captions{key} to {entry.url[:80]}, which is the "
+        f"host {host} (generator '{entry.name}'). "
         f"What comes with a folder does not decide that: if you want it, name it with --generator {entry.name}, or "
         "the TOML file that it is of."
     )

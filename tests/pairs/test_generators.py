@@ -412,6 +412,12 @@ def test_settings_of_a_folder_send_no_key_anywhere(
     assert "0 of 0 came out the same" in done.out
 
 
+def test_the_host_behind_a_long_name_is_told() -> None:
+    entry = Entry("x", "http", url=f"https://api.openai.com:{'v' * 90}@theirs.example/v1/images/generations")
+    with pytest.raises(UsageError, match=r"the host theirs\.example "):
+        open_generator(entry, "none", 0, Runtime())
+
+
 def test_shapes_are_matched_by_the_nearest_bucket() -> None:
     entry = registry.find("sd3.5-large")
     assert match.nearest(4000, 3000, entry.buckets) == (1152, 896)
