@@ -179,7 +179,7 @@ def fit_fusion(looked: Looked, weights: Mapping[str, Weights], data: str, seed: 
         seed: of the folds.
 
     Raises:
-        DataError: a class has fewer than two sources and pictures.
+        DataError: a class has fewer than two sources and pictures, or a part of the sources holds all of one.
     """
     names = list(weights)
     x = np.stack([looked.logits[name] for name in names], 1)
@@ -221,6 +221,10 @@ def _left_out_scores(x: NDArray[np.float64], looked: Looked, seed: int) -> NDArr
     cut = selection.StratifiedGroupKFold(min(FOLDS, int(least)), shuffle=True, random_state=seed)
     scores = np.empty(len(x))
     for inside, outside in cut.split(x, looked.labels, groups):
+        if len(set(looked.labels[inside].tolist())) < 2:
+            raise DataError(
+                "The sources cannot be divided so that each part leaves both classes: give more sources of each class."
+            )
         factors, offset = _fit(x[inside], looked.labels[inside])
         scores[outside] = [Calibration(1.0, offset).score(float(z)) for z in x[outside] @ factors]
     return scores
@@ -241,12 +245,14 @@ def write_entry(path: Path, name: str, entry: Mapping[str, Any]) -> None:
     """Put one fusion into a fusion.json beside those that stand there; the file appears whole or not at all.
 
     Raises:
-        DataError: what stands there is no JSON.
+        DataError: what stands there is no JSON object.
     """
     try:
         entries = json.loads(path.read_text("utf-8")) if path.exists() else {}
     except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}): fitted fusions cannot be added to it.") from error
+    if not isinstance(entries, dict):
+        raise DataError(f"{path} holds no fusions by their names: fitted ones cannot be added to it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps({**entries, name: entry}, indent=1) + "\n", "utf-8")

@@ -58,6 +58,14 @@ def test_no_network_is_weighed_against_its_word_and_twins_share() -> None:
         fitted(np.ones(20, np.int64), [f"s{i}" for i in range(20)], a=good[:20], b=useless[:20])
 
 
+def test_sources_that_cannot_be_divided_are_told() -> None:
+    """One source of both classes and one more of each: where it is left out with another, one class is left."""
+    labels = np.repeat([0, 1, 0, 1], (50, 50, 10, 10))
+    sources = ["both"] * 100 + ["a"] * 10 + ["s"] * 10
+    with pytest.raises(DataError, match="cannot be divided"):
+        fitted(labels, sources, a=RNG.normal(0, 1, 120) + labels, b=RNG.normal(0, 1, 120) + labels)
+
+
 def test_a_class_that_is_larger_does_not_weigh_more() -> None:
     """Three times as many authentic pictures of the same kind: the same fit, so scores stay those of a prior of 1/2."""
     a, b = RNG.normal(0, 1, 600) + 2 * LABELS, RNG.normal(0, 1, 600) + 2 * LABELS
@@ -141,6 +149,9 @@ def test_a_file_that_holds_no_fusions_is_not_lost(tmp_path: Path) -> None:
     learn.write_entry(path, "one", {"offset": 1})
     learn.write_entry(path, "two", {"offset": 2})
     assert json.loads(path.read_text()) == {"one": {"offset": 1}, "two": {"offset": 2}}
+    path.write_text("[]")
+    with pytest.raises(DataError, match="holds no fusions"):
+        learn.write_entry(path, "three", {})
     path.write_text("{")
     with pytest.raises(DataError, match="is no JSON"):
         learn.write_entry(path, "three", {})
