@@ -16,7 +16,7 @@ LAYERS: dict[str, tuple[str, str]] = {
     "c2pa": ("Content Credentials (C2PA)", "signed statements about where the file comes from"),
     "metadata": ("Metadata", "what programs wrote into the file: EXIF, XMP, IPTC, text"),
     "watermark": ("Watermarks", "known marks that generators hide in the pixels"),
-    "pixel": ("Network 'pixel'", "the picture itself, as a whole and in close-ups"),
+    "pixel": ("Network 'pixel'", "the picture itself"),
     "resnet": ("Network 'resnet'", "the picture itself, in squares"),
     "moondream": ("Vision-language model 'moondream'", "what the picture shows"),
     "probe": ("Network 'probe'", "the picture itself, through a general-purpose network"),
