@@ -137,4 +137,6 @@ def test_rate_holds_on_new_images_of_the_same_kind() -> None:
         shares.append(
             1 - table.at_fpr(0.05).score
         )  # uniform scores: the share of new ones above the threshold
-    assert np.mean(shares) == pytest.approx(11 / 201, abs=0.003)  # ten errors of two hundred, and the gap beyond them
+    assert np.mean(shares) == pytest.approx(
+        11 / 201, abs=0.003
+    )  # ten errors of two hundred, and the gap beyond them

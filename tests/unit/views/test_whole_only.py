@@ -9,7 +9,9 @@ from mai.data.labelled import Row
 from mai.images.views import ViewPlan
 from mai.training.evaluation import views_of_row
 
-PLAN = ViewPlan(size_px=32, n_whole=1, whole_share=1.0, n_native=1, native_px=32, whole_weight=1.0, whole_px=48)
+PLAN = ViewPlan(
+    size_px=32, n_whole=1, whole_share=1.0, n_native=1, native_px=32, whole_weight=1.0, whole_px=48
+)
 PIXELS = np.zeros((80, 100, 3), np.uint8)
 
 
