@@ -48,9 +48,10 @@ def output_among(
 ) -> tuple[tuple[str, ...], Path | None]:
     """Sources and output: `mai scan X --html out.html` means the page out.html, which click takes for one more PATH.
 
-    Only a file that is not there yet and ends as the format does is taken so; nothing is written over.
+    Only a file that is not there yet and ends as the format does is taken so; nothing is written over. Tables (CSV,
+    Parquet) are sources too: a name of one that does not exist is a slip of the pen, and is told as such.
     """
-    if form is None or output is not None or len(paths) < 2:
+    if form is None or form in ("csv", "parquet") or output is not None or len(paths) < 2:
         return paths, output
     last = Path(paths[-1])
     is_source = "://" in paths[-1] or bool(

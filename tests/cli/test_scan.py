@@ -73,9 +73,7 @@ def test_output_goes_to_a_file_by_its_ending_and_atomically(mai, folder, resnet,
     assert "cannot be written" in ran.err
 
 
-@pytest.mark.parametrize(
-    ("form", "begins"), [("html", "<!doctype html>"), ("json", "["), ("csv", "path,"), ("jsonl", "{")]
-)
+@pytest.mark.parametrize(("form", "begins"), [("html", "<!doctype html>"), ("json", "["), ("jsonl", "{")])
 def test_a_file_behind_a_format_is_the_output(
     mai, folder, resnet, tmp_path: Path, form: str, begins: str
 ) -> None:  # type: ignore[no-untyped-def]
@@ -101,6 +99,9 @@ def test_a_list_a_pattern_or_an_address_behind_a_format_stays_a_source(  # type:
         ran = mai("scan", folder / "b.jpg", source, "--csv", "--weights", resnet)
         assert ran.code == 0, ran.err
         assert ran.out.count("\n") == 3
+    slip = mai("scan", folder / "b.jpg", "lsit.csv", "--csv", "--weights", resnet)  # a list that is not there
+    assert "lsit.csv" in slip.out + slip.err
+    assert slip.code != 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["list.csv", "pictures"]
 
 
