@@ -8,10 +8,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from small_network import picture
+
+
+@pytest.fixture(autouse=True)
+def hear_interrupts() -> Iterator[None]:
+    """A shell's background job ignores Ctrl-C, and so do its children; a scan at a terminal does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(
