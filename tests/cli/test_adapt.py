@@ -101,6 +101,15 @@ def test_memory_is_made_of_a_set(home: Path, tmp_path: Path) -> None:
     assert kept["train"].features.shape == (6, len(Head(weights.model_bytes()).weight))
 
 
+def test_without_training_pictures_there_is_no_memory(home: Path, tmp_path: Path) -> None:
+    """As in `mai bench leave-out pixel`, which exports with the calibration split alone."""
+    make_set(tmp_path / "set", {"calibration": 4})
+    for name in ("model.onnx", "config.json"):
+        shutil.copy(home / name, tmp_path)
+    remember(load(tmp_path), read_set(tmp_path / "set"))
+    assert not (tmp_path / memory.FILE).exists()
+
+
 def test_adapting_finds_the_new_generator_and_keeps_the_old(home: Path, at_home: Path, mai: Mai) -> None:
     """The shipped weights, two dozen pictures of a generator that nobody has."""
     for name, first in (("new", 0), ("unseen", 500)):
