@@ -134,10 +134,14 @@ def declared_size(kind: str, data: bytes) -> tuple[int, int] | None:
     """Width and height that the file declares, where Pillow would allocate, or trust another, before we ask.
 
     WebP: libwebp allocates the canvas when it is opened. JPEG 2000: the codestream may be larger than the box
-    around it says. Others: None, Pillow's header reading allocates nothing.
+    around it says. PNG: a file that breaks off behind its header says how large it would be, and Pillow does not.
+    Others: None, Pillow's header reading allocates nothing.
 
-    Sources: RFC 9649 (WebP container), section 2.7; ISO/IEC 15444-1, A.5.1 (SIZ).
+    Sources: RFC 9649 (WebP container), section 2.7; ISO/IEC 15444-1, A.5.1 (SIZ); PNG, third edition, 11.2.1 (IHDR).
     """
+    if kind == "PNG" and len(data) >= 24 and data[12:16] == b"IHDR":
+        width, height = struct.unpack_from(">2I", data, 16)
+        return width, height
     if kind == "WEBP" and len(data) >= 30:
         if data[12:16] == b"VP8X":
             return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")

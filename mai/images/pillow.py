@@ -6,6 +6,7 @@ import importlib
 import io
 import logging
 import os
+import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -144,6 +145,10 @@ def translated(kind: str, data: bytes, stage: str) -> Iterator[None]:
 
 def _damage(error: Exception, kind: str, data: bytes, stage: str) -> ImageError:
     told = " ".join(str(error).split())[:160].rstrip(".") or type(error).__name__
+    if isinstance(
+        error.__cause__ or error, struct.error
+    ):  # its words are about Pillow's code, not about the file
+        told = "a field has too few bytes"
     lower = told.lower()
     if isinstance(error, NotImplementedError) or any(word in lower for word in _UNSUPPORTED):
         return ImageError(

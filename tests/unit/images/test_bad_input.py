@@ -180,6 +180,7 @@ def bombs() -> dict[str, bytes]:
     lossless = encoded(scene(), "WEBP", lossless=True)
     return {
         "png": png_header(60_000, 60_000),
+        "png-header-alone": png_header(60_000, 60_000)[:33],
         "jpeg": patched(jpeg, jpeg.index(b"\xff\xc0") + 5, 60_000, 60_000, form=">HH"),
         "gif": patched(gif, 6, 60_000, 60_000, form="<HH"),
         "bmp": patched(bmp, 18, 60_000, 60_000, form="<ii"),
@@ -191,6 +192,13 @@ def bombs() -> dict[str, bytes]:
         "jp2-box": patched(jp2, box, 60_000, 60_000, form=">II"),
         "jp2-codestream": patched(jp2, code + 8, 60_000, 60_000, form=">II"),
     }
+
+
+def test_a_png_that_ends_behind_its_header_is_told_without_the_parsers_words() -> None:
+    error = failure(png_header(40, 30)[:33])
+    assert error.status == "truncated"
+    assert "buffer" not in str(error)
+    assert "The PNG breaks off before its end (a field has too few bytes)" in str(error)
 
 
 @pytest.mark.parametrize("name", bombs())
