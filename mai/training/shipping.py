@@ -77,9 +77,9 @@ def export_run(
         if state["fingerprint"] != states[0]["fingerprint"]:
             raise TrainingError(f"{run} was trained on other data than {runs[0]}: they cannot be averaged.")
     plan = plan or architecture.plan
-    averages = [start.average_of([state], [str(run)]) for state, run in zip(states, runs, strict=True)]
     storage: Storage = "fp16"
     if len(runs) > 1 and combine == "ensemble":
+        averages = [start.average_of([state], [str(run)]) for state, run in zip(states, runs, strict=True)]
         model = _ensemble(architecture, states, averages, labelled, plan)
         storage = "int8"
     else:
