@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from pair_material import make_authentic
 from signing import authority
+from small_hub import serving, surroundings
 from test_engine import prepared
 
 from mai.data.sources import read_set
@@ -110,3 +113,39 @@ def test_a_key_that_is_none_is_said_so(pairs: Path, tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text("no key")
     with pytest.raises(UsageError, match="cannot be signed"):
         export(pairs, "vqa", str(tmp_path / "x"), read_key(tmp_path / "chain.pem", tmp_path / "key.pem"))
+
+
+def test_the_hub_gets_the_shards_and_their_card(pairs: Path) -> None:
+    """The real client against a hub on the loopback, by the command; a wrong token is told in a sentence."""
+    pytest.importorskip("huggingface_hub", reason="uploading needs the extra 'pairs'")
+    with serving() as (endpoint, kind):
+        command = [
+            sys.executable,
+            "-m",
+            "mai",
+            "pairs",
+            "export",
+            str(pairs),
+            "--to",
+            "hub",
+            "--output",
+            "org/name",
+        ]
+
+        def upload(token: str) -> subprocess.CompletedProcess[str]:
+            env = surroundings(endpoint, token)
+            return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=180)
+
+        refused = upload("wrong")
+        assert refused.returncode == 2, refused.stderr
+        assert "The hub did not take org/name" in refused.stderr
+        assert "Traceback" not in refused.stderr
+        assert not kind.received
+        done = upload("right")
+        assert done.returncode == 0, done.stderr
+        assert kind.created[0]["type"] == "dataset"
+        shards = {f"data/{part.name}": part.read_bytes() for part in store.parts(pairs)}
+        assert shards
+        assert {name: kind.received[name] for name in shards} == shards
+        assert set(kind.received) == {*shards, "README.md"}
+        assert b"authentic" in kind.received["README.md"]
