@@ -121,14 +121,17 @@ class Pixel(nn.Module):
 
     def patches(self, views: Tensor) -> Tensor:
         """uint8 (B, H, W, 3) -> logit of every place (B, H/32, W/32)."""
-        weight = self.head.weight[:, :, None, None]
-        return nn.functional.conv2d(self.trunk(views), weight, self.head.bias)[:, 0]
+        return self._places(self.trunk(views))
 
-    def forward(self, views: Tensor) -> Tensor:
-        """uint8 RGB (B, H, W, 3) 0..255 -> logit (B,), > 0 leans synthetic."""
-        pooled = self.trunk(views).mean((2, 3))
-        logits: Tensor = self.head(self.dropout(pooled))[:, 0]
-        return logits
+    def _places(self, features: Tensor) -> Tensor:
+        weight = self.head.weight[:, :, None, None]
+        return nn.functional.conv2d(features, weight, self.head.bias)[:, 0]
+
+    def forward(self, views: Tensor, with_patches: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """uint8 RGB (B, H, W, 3) 0..255 -> logit (B,), > 0 leans synthetic, and with_patches also patches (B, h, w)."""
+        features = self.trunk(views)
+        logits: Tensor = self.head(self.dropout(features.mean((2, 3))))[:, 0]
+        return (logits, self._places(features)) if with_patches else logits
 
 
 def load_imagenet(model: Pixel) -> None:

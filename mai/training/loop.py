@@ -36,6 +36,7 @@ from mai.training.metrics_file import FIELDS, add_line
 from mai.training.optimizer import make_optimizer, rate_at
 from mai.training.resume import previous
 from mai.training.sampler import BalancedSampler, Draw
+from mai.training.teacher import Teacher
 from mai.training.validation import AlignedViews, aligned_views, score_views
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class _Run:
         self.optimizer = make_optimizer(model, self.recipe)
         self.epoch, self.step, self.best, self.bad_epochs = 0, 0, -math.inf, 0
         self.loss_sum = 0.0
+        self.teacher = self._find_teacher(state)
         self.average = None
         if plan.ema:
             self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -102,6 +104,20 @@ class _Run:
         if self.average is not None:
             self.average = {name: value.to(self.accelerator.device) for name, value in self.average.items()}
         self._split()
+
+    def _find_teacher(self, state: dict[str, Any] | None) -> Teacher | None:
+        import torch
+
+        plan = self.recipe.teacher
+        if not plan.weights:
+            return None
+        teacher = Teacher(plan, torch.get_num_threads())
+        if state and state.get("teacher") != teacher.digest:
+            raise TrainingError(
+                f"The weights {plan.weights} are not those that taught {self.job.output} before. "
+                "Give the same ones, or choose another --output."
+            )
+        return teacher
 
     def _choose_speed(self, state: dict[str, Any] | None) -> Speed:
         """As the checkpoint says, else measured by the first process: all must compute alike."""
@@ -186,7 +202,6 @@ class _Run:
         return bool(self.recipe.run.patience) and self.bad_epochs >= self.recipe.run.patience
 
     def _train_epoch(self) -> tuple[float, float, float]:
-        import torch
 
         recipe, plan = self.recipe, self.recipe.run
         world = self.accelerator.num_processes
@@ -206,10 +221,7 @@ class _Run:
         with self._progress() as tick:
             for batch, labels in islice(self.stream, self.n_batches - self.step):
                 self._set_rate()
-                with self.accelerator.autocast():
-                    logits = self.model(batch.to(self.accelerator.device))
-                targets = labels.to(self.accelerator.device) * (1 - 2 * half) + half
-                loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), targets)
+                loss = self._loss(batch, labels * (1 - 2 * half) + half)
                 value = float(loss.detach())
                 if not math.isfinite(value):
                     raise self._diverged(f"The loss became {value}")
@@ -229,6 +241,16 @@ class _Run:
         self._check_weights()
         seconds = time.perf_counter() - started
         return self.loss_sum / self.n_batches, n_seen / max(seconds, 1e-9), seconds
+
+    def _loss(self, batch: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        views, targets = batch.to(self.accelerator.device), targets.to(self.accelerator.device)
+        with self.accelerator.autocast():
+            if self.teacher is not None:
+                return self.teacher.loss(self.model, views, targets)
+            logits = self.model(views)
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), targets)
 
     def _check_weights(self) -> None:
         """Before a checkpoint: one bad step leaves a good loss behind it, and weights that no run recovers from."""
@@ -327,6 +349,7 @@ class _Run:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "random": torch.random.get_rng_state(),
+            "teacher": self.teacher.digest if self.teacher else None,
         }
 
     def _save(self, name: str) -> None:

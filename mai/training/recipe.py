@@ -129,6 +129,25 @@ class RunPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class TeacherPlan:
+    """Weights whose answers are learned beside the labels, see training/teacher.py.
+
+    Attributes:
+        weights: name of shipped weights or folder of exported ones; empty: there is no teacher.
+        share: of the target that is the teacher's calibrated score; the rest is the label.
+        patches: weight in the loss of the squared difference of the maps of patch logits; 0: they are not compared.
+    """
+
+    weights: str = ""
+    share: float = 0.7
+    patches: float = 0.0
+
+    def __post_init__(self) -> None:
+        need_share("share", self.share)
+        need(0 <= self.patches < math.inf, "patches", self.patches, "0 or more")
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """A whole recipe.
 
@@ -139,6 +158,7 @@ class Recipe:
         optimizer: see OptimizerPlan.
         run: see RunPlan.
         augment: see mai.data.augment.Augmentation.
+        teacher: see TeacherPlan.
         dropout: before the last layer, 0..1.
     """
 
@@ -147,6 +167,7 @@ class Recipe:
     optimizer: OptimizerPlan
     run: RunPlan
     augment: Augmentation = field(default_factory=Augmentation)
+    teacher: TeacherPlan = field(default_factory=TeacherPlan)
     init: str = "scratch"
     dropout: float = 0.0
 

@@ -9,6 +9,7 @@ from mai.config import to_dict
 from mai.errors import TrainingError
 from mai.training import checkpoint
 from mai.training.job import Job
+from mai.training.recipe import TeacherPlan
 
 RUN_MAY_CHANGE = frozenset(
     {"epochs", "patience", "validation_views", "checkpoint_minutes", "layout", "precision"}
@@ -17,6 +18,10 @@ RUN_MAY_CHANGE = frozenset(
 
 Of layout and precision the checkpoint's own count, whatever the recipe says; older checkpoints lack the two keys.
 """
+
+
+_DEFAULTS = {"teacher": to_dict(TeacherPlan())}
+"""Tables that older checkpoints lack."""
 
 
 def previous(job: Job, resume: bool) -> dict[str, Any] | None:
@@ -37,7 +42,8 @@ def previous(job: Job, resume: bool) -> dict[str, Any] | None:
         raise TrainingError(
             f"{last} was trained on another set ({state['fingerprint'][:12]}); use the same --data."
         )
-    changed = changes(state["recipe"], to_dict(job.recipe))
+    before = {**_DEFAULTS, **state["recipe"]}
+    changed = changes(before, to_dict(job.recipe))
     if changed:
         raise TrainingError(
             f"{last} was made by another recipe: {'; '.join(changed)}. "

@@ -1,0 +1,75 @@
+"""Weights that a run learns from beside the labels: their scores, and their map of patch logits.
+
+An ensemble costs as many networks as it has; one network taught by it keeps most of what they know together (Hinton et
+al., Distilling the knowledge in a neural network, arXiv 1503.02531; with the same augmented view for both, as Beyer et
+al., Knowledge distillation: a good teacher is patient and consistent, arXiv 2106.05237). The teacher runs as `mai scan`
+runs it, by onnxruntime, so whatever was exported or ships can teach.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mai import weights as weights_on_disk
+from mai.errors import TrainingError
+from mai.training.recipe import TeacherPlan
+from mai.weights.session import open_session
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Teacher:
+    """See the head of this module.
+
+    Args:
+        plan: which weights, and what is learned from them.
+        n_threads: of one run.
+
+    Attributes:
+        digest: of the weights' config.json; a resumed run must have the same teacher.
+
+    Raises:
+        UnknownNameError, WeightsError: there are no such weights, or they cannot be read.
+        TrainingError: `patches` is asked of weights without a map.
+    """
+
+    def __init__(self, plan: TeacherPlan, n_threads: int) -> None:
+        weights = weights_on_disk.load(plan.weights)
+        self.plan, self.digest = plan, weights.config_digest
+        self._calibration = weights.calibration
+        self._session = open_session(weights, n_threads)
+        if plan.patches and "patches" not in self._session.outputs:
+            raise TrainingError(f"teacher.patches: {weights.name} has no map of patch logits to learn from.")
+
+    def loss(self, model: torch.nn.Module, views: Tensor, targets: Tensor) -> Tensor:
+        """The loss of one batch, with its gradient.
+
+        Args:
+            model: the network that learns; with `patches` it takes `with_patches=True`.
+            views: uint8 RGB (B, S, S, 3) on the network's device.
+            targets: float32 (B,), 0..1.
+
+        Returns:
+            Cross entropy against targets and teacher's scores, plus the squared difference of the maps; a scalar.
+        """
+        import torch
+        from torch.nn import functional
+
+        logits, patches = self._session.run(views.cpu().numpy())
+        fit = self._calibration
+        soft = torch.sigmoid(torch.from_numpy(logits) * fit.slope + fit.offset).to(views.device)
+        share = self.plan.share
+        mixed = (1 - share) * targets + share * soft
+        if not self.plan.patches or patches is None:
+            return functional.binary_cross_entropy_with_logits(model(views).float(), mixed)
+        learned, places = model(views, with_patches=True)
+        wanted = (torch.from_numpy(patches) * fit.slope + fit.offset).to(views.device)
+        if wanted.shape != places.shape:
+            raise TrainingError(
+                f"teacher.patches: {self.plan.weights} has a map of {tuple(wanted.shape[1:])} places where the "
+                f"network that learns has {tuple(places.shape[1:])}."
+            )
+        entropy = functional.binary_cross_entropy_with_logits(learned.float(), mixed)
+        return entropy + self.plan.patches * functional.mse_loss(places.float(), wanted)
