@@ -131,6 +131,39 @@ def ece(scores: ArrayLike, labels: ArrayLike, n_bins: int = 15) -> float:
     return float(np.abs(gap).sum() / total.sum())
 
 
+def ece_if_calibrated(
+    scores: ArrayLike, labels: ArrayLike, n_bins: int = 15, n: int = 300, seed: int = 0
+) -> Interval:
+    """The ECE that scores like these would have on so few pictures if every one of them were true.
+
+    Bins of few pictures differ from their mean score by chance, and ECE adds up the sizes of these differences: it is
+    never 0 (Kumar et al., Verified uncertainty calibration, arXiv 1909.10155). An ECE within this interval says no more
+    than that the set is too small to find fault. Scores are drawn with each class weighing one half, and a label for
+    each by its score.
+
+    Args:
+        scores: (N,) 0..1.
+        labels: (N,) 1 synthetic, 0 authentic.
+        n_bins: as of `ece`.
+        n: draws.
+        seed: of the draws.
+
+    Returns:
+        Mean and the middle 95 % of the draws; NaN for one class alone.
+    """
+    s, y = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    if not y.any() or y.all():
+        return Interval(float("nan"), float("nan"), float("nan"))
+    rng = np.random.default_rng(seed)
+    weight = np.where(y, 0.5 / y.sum(), 0.5 / (~y).sum())
+    found = []
+    for _ in range(n):
+        drawn = s[rng.choice(len(s), len(s), p=weight)]
+        found.append(ece(drawn, rng.random(len(s)) < drawn, n_bins))
+    low, high = np.nanquantile(found, (0.025, 0.975))
+    return Interval(float(np.nanmean(found)), float(low), float(high))
+
+
 def bootstrap(
     metric: Metric,
     scores: ArrayLike,

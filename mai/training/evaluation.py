@@ -193,6 +193,7 @@ def report(
             "tpr_at_1_fpr_oracle": interval(lambda s, y: metrics.tpr_at_fpr(s, y, 0.01)),
             "tpr_at_5_fpr_oracle": interval(lambda s, y: metrics.tpr_at_fpr(s, y, 0.05)),
             "ece": interval(metrics.ece, is_biased=True),
+            "ece_if_calibrated": metrics.ece_if_calibrated(scores, labels).to_list(),
         }
     for name, key in (("generators", "generator"), ("sources", "source"), ("contents", "content")):
         result[name] = _groups(scored.pictures, scores, labels, key, threshold)

@@ -267,6 +267,7 @@ FIGURES = (
     ("tpr_at_5_fpr_oracle", "TPR@5%FPR (oracle threshold)"),
     ("tpr_at_1_fpr_oracle", "TPR@1%FPR (oracle threshold)"),
     ("ece", "ECE (15 bins, class-balanced)"),
+    ("ece_if_calibrated", "ECE if every score were true, so many pictures"),
 )
 
 

@@ -52,6 +52,22 @@ def test_ece_by_hand() -> None:
     assert metrics.ece([1.0, 0.0], [1, 0]) == 0.0
 
 
+def test_ece_of_true_scores() -> None:
+    # Scores of 0 and 1 leave nothing to chance.
+    assert metrics.ece_if_calibrated([0.0, 1.0] * 20, [0, 1] * 20).to_list() == [0.0, 0.0, 0.0]
+    # One bin of fair coins, each class weighing one half: its mean is .5 whatever fell.
+    assert metrics.ece_if_calibrated([0.5] * 40, [0, 1] * 20).high == pytest.approx(0, abs=1e-9)
+    assert math.isnan(metrics.ece_if_calibrated([0.2, 0.5], [0, 0]).value)
+    rng = np.random.default_rng(1)
+    scores = rng.beta(0.8, 0.8, 5000)
+    labels = rng.random(5000) < scores
+    chance = [metrics.ece_if_calibrated(scores[:n], labels[:n]) for n in (100, 5000)]
+    assert chance[0].value > 3 * chance[1].value > 0
+    for n, expected in zip((100, 5000), chance, strict=True):
+        assert expected.low <= metrics.ece(scores[:n], labels[:n]) <= expected.high * 1.05
+    assert metrics.ece(np.sqrt(scores), labels) > chance[1].high, "scores that are not true stand out"
+
+
 @pytest.mark.parametrize(
     "metric", [metrics.auroc, metrics.average_precision, metrics.ece, lambda s, y: metrics.tpr_at_fpr(s, y, 0.1)]
 )  # fmt: skip
