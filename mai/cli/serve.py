@@ -51,6 +51,22 @@ import click
     help="Seconds that one image may take; beyond: 504, and its worker is ended.",
 )
 @click.option(
+    "--upload-idle",
+    type=click.FloatRange(0, min_open=True),
+    default=20.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds over which an upload must keep up --upload-rate; slower: 408, and its connection is closed.",
+)
+@click.option(
+    "--upload-rate",
+    type=click.IntRange(0),
+    default=1024,
+    show_default=True,
+    metavar="BYTES",
+    help="Bytes a second that an upload must bring; 0: one byte in --upload-idle.",
+)
+@click.option(
     "--max-files",
     type=click.IntRange(1),
     default=32,
@@ -131,6 +147,8 @@ def command(
     workers: int | None,
     queue: int,
     timeout: float,
+    upload_idle: float,
+    upload_rate: int,
     max_files: int,
     max_bytes: int | None,
     max_pixels: int | None,
@@ -167,6 +185,7 @@ def command(
     from mai.images.decode import Limits
     from mai.machine import n_cpus
     from mai.pipeline import ScanSettings
+    from mai.serve.limits import Pace
     from mai.serve.settings import ServeSettings
 
     usual = Limits()
@@ -189,6 +208,7 @@ def command(
         n_workers=workers or n_cpus(),
         queue=queue,
         timeout_s=timeout,
+        pace=Pace(idle_s=upload_idle, min_rate=upload_rate),
         max_files=max_files,
         memory_mb=memory or None,
         data=data,

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from mai.pipeline import Scanner
@@ -31,7 +32,7 @@ from mai.serve.limits import Rate, drain
 from mai.serve.look import Answer, Ask, Want
 from mai.serve.metrics import Metrics
 from mai.serve.refusal import OF_STATUS, Refusal, json_response
-from mai.serve.room import Room, claim
+from mai.serve.room import Claim, Room, told_size
 from mai.serve.settings import ServeSettings
 from mai.serve.uploads import Bounds, Upload, receive, temporary_folder
 
@@ -70,7 +71,7 @@ class Service:
     def bounds(self) -> Bounds:
         """Of a request that is no job."""
         told = self.settings
-        return Bounds(told.max_body, told.scan.limits.max_bytes, told.max_files, told.upload_s)
+        return Bounds(told.max_body, told.scan.limits.max_bytes, told.max_files, told.pace)
 
     @asynccontextmanager
     async def uploads(self, request: Request) -> AsyncIterator[list[Upload]]:
@@ -83,13 +84,16 @@ class Service:
             raise Refusal("stopping", "The service is stopping. Try again in a moment.", 5.0)
         if self.desk.is_full:  # before anything is written
             raise self.desk.refusal()
+        told = told_size(request, self.bounds.max_bytes)
         async with temporary_folder(self.folder) as folder:
-            found = await self._receive(request, folder)
-            self.rate.take(request.scope["mai_caller"], len(found))
-            with self.desk.places(len(found)):
-                yield found
+            with self.room.hold(folder, told) as room:
+                found = await self._receive(request, folder, room)
+                room.settle()
+                self.rate.take(request.scope["mai_caller"], len(found))
+                with self.desk.places(len(found)):
+                    yield found
 
-    async def _receive(self, request: Request, folder: Path) -> list[Upload]:
+    async def _receive(self, request: Request, folder: Path, room: Claim) -> list[Upload]:
         if request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
             from mai.serve.fetch import fetch_all, urls_of
 
@@ -100,8 +104,7 @@ class Service:
                 )
             urls = await urls_of(request, self.bounds)
             return await fetch_all(urls, folder, self.bounds)
-        with self.room.hold(folder, claim(request, self.bounds.max_bytes)):
-            return await receive(request, folder, self.bounds)
+        return await receive(request, folder, self.bounds, room)
 
     async def look(self, request: Request, uploads: list[Upload], want: Want) -> list[Answer]:
         """Look at all; where the client goes away, what no worker has yet is let go.
@@ -164,6 +167,7 @@ def make_app(settings: ServeSettings, *, is_verbose: bool = False) -> FastAPI:
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _wrong_value)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _went_away)
     app.add_exception_handler(Exception, _failed)
     _scan_routes(app, service)
     about.routes(app, service)
@@ -325,8 +329,14 @@ async def _gone(request: Request) -> None:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    await drain(request)
+    if error.code != "upload_too_slow":  # who stopped sending is not waited for again
+        await drain(request)
     return error.response()
+
+
+async def _went_away(request: Request, error: Exception) -> Response:
+    """Nobody reads this; the status is nginx's, for the counters."""
+    return Response(status_code=499)
 
 
 async def _wrong_value(request: Request, error: Exception) -> Response:

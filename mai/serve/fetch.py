@@ -54,7 +54,7 @@ async def urls_of(request: Request, bounds: Bounds) -> list[str]:
     Raises:
         Refusal: it is no such JSON; there are too many.
     """
-    body = b"".join([piece async for piece in pieces(request, MAX_ASK_BYTES, bounds.timeout_s)])
+    body = b"".join([piece async for piece in pieces(request, MAX_ASK_BYTES, bounds.pace)])
     try:
         told = json.loads(body)
         urls = told["urls"]

@@ -74,6 +74,9 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = _with_headers(message.get("headers", []), scope["path"])
+                if scope.get("mai_body") != "read" and has_body:
+                    # The rest would be waited for, and each byte of it put off the end of the idle connection.
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         async def receive_noted() -> Message:
@@ -82,6 +85,7 @@ class Guard:
             return message
 
         request = Request(scope, receive_noted)
+        has_body = "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
         try:
             scope["mai_caller"] = self._caller(request)
             await self._app(scope, receive_noted, send_guarded)

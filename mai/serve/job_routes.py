@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,7 +19,7 @@ from mai.serve import openapi
 from mai.serve.archive import kind_of
 from mai.serve.jobs import Job, Jobs, Store
 from mai.serve.refusal import Refusal
-from mai.serve.room import claim
+from mai.serve.room import told_size
 from mai.serve.uploads import Bounds, receive
 from mai.types import Record
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 MAX_OPEN = 100
 """Jobs that are not over, at most."""
+
+JOB_UPLOAD_S = 3600.0
+"""Seconds that a job's body may take to arrive, at least."""
 
 BEAT_S = 10.0
 """Seconds after which a stream says that it is alive, although nothing changed."""
@@ -77,7 +81,8 @@ def routes(app: FastAPI, service: Service, data: Path) -> None:
         told.max_job_files,
     )
     app.state.jobs = jobs
-    bounds = Bounds(told.max_job_bytes, told.max_job_bytes, told.max_job_files, max(told.upload_s, 3600.0))
+    pace = replace(told.pace, timeout_s=max(told.pace.timeout_s, JOB_UPLOAD_S))
+    bounds = Bounds(told.max_job_bytes, told.max_job_bytes, told.max_job_files, pace)
 
     def owner(request: Request) -> str:
         caller = str(request.scope["mai_caller"])
@@ -95,7 +100,7 @@ def routes(app: FastAPI, service: Service, data: Path) -> None:
         tags=["jobs"],
         operation_id="start_job",
         summary="Start a batch job",
-        responses={202: ANSWER, **openapi.errors(401, 403, 413, 422, 429)},
+        responses={202: ANSWER, **openapi.errors(401, 403, 408, 413, 422, 429, 507)},
         openapi_extra=openapi.files_body("Many files in a form, or one zip or tar archive."),
     )
     async def start_job(
@@ -108,8 +113,8 @@ def routes(app: FastAPI, service: Service, data: Path) -> None:
         job, folder = jobs.store.new_folder()
         try:
             # The upload, and one archive's worth beside it.
-            with service.room.hold(folder, claim(request, bounds.max_bytes), told.max_job_bytes):
-                uploads = await receive(request, folder, bounds)
+            with service.room.hold(folder, told_size(request, bounds.max_bytes), told.max_job_bytes) as room:
+                uploads = await receive(request, folder, bounds, room)
             service.rate.take(request.scope["mai_caller"], 1)
             archive = kind_of(uploads[0].file, uploads[0].name) if len(uploads) == 1 else None
         except BaseException:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -61,34 +62,74 @@ class Rate:
             )
 
 
-async def pieces(request: Request, max_bytes: int, timeout_s: float) -> AsyncIterator[bytes]:
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a body must come, so that nobody holds a connection and room with an upload that does not move.
+
+    Attributes:
+        timeout_s: seconds until all is there.
+        idle_s: seconds that `portion` bytes may take; only those count in which the service waits for them.
+        min_rate: bytes a second, over each such stretch.
+    """
+
+    timeout_s: float = 120.0
+    idle_s: float = 20.0
+    min_rate: int = 1024
+
+    @property
+    def portion(self) -> int:
+        """Bytes that must come every `idle_s`."""
+        return max(1, round(self.min_rate * self.idle_s))
+
+
+async def pieces(request: Request, max_bytes: int, pace: Pace) -> AsyncIterator[bytes]:
     """The body as it comes.
 
     Args:
         request: whose body.
         max_bytes: most that is read.
-        timeout_s: seconds for all of it.
+        pace: how fast it must come.
 
     Raises:
-        Refusal: it is larger, or takes longer.
+        Refusal: it is larger, or too slow.
+        ClientDisconnect: the client went away.
     """
     told = request.headers.get("content-length", "")
     if told.isdigit() and int(told) > max_bytes:
         raise body_too_large(max_bytes)
-    n_bytes = 0
-    stream = request.stream()
-    try:
-        async with asyncio.timeout(timeout_s):
-            async for piece in stream:
-                n_bytes += len(piece)
-                if n_bytes > max_bytes:
-                    raise body_too_large(max_bytes)
-                yield piece
-    except TimeoutError:
-        raise Refusal(
-            "upload_too_slow",
-            f"The request's body took longer than {timeout_s:g} s to arrive. Try again on a faster line.",
-        ) from None
+    now = asyncio.get_running_loop().time
+    n_bytes = n_portion = 0
+    end, waited = now() + pace.timeout_s, 0.0
+    while True:
+        begin = now()
+        try:
+            async with asyncio.timeout(min(pace.idle_s - waited, end - begin)):
+                message = await request.receive()
+        except TimeoutError:
+            raise _too_slow(pace, n_bytes, is_over=now() >= end) from None
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece = message.get("body", b"")
+        n_bytes, n_portion, waited = n_bytes + len(piece), n_portion + len(piece), waited + now() - begin
+        if n_bytes > max_bytes:
+            raise body_too_large(max_bytes)
+        if piece:
+            yield piece
+        if not message.get("more_body", False):
+            return
+        if n_portion >= pace.portion:
+            n_portion, waited = 0, 0.0
+
+
+def _too_slow(pace: Pace, n_bytes: int, is_over: bool) -> Refusal:
+    if is_over:
+        told = f"The request's body took longer than {pace.timeout_s:g} s to arrive"
+    else:
+        told = (
+            f"The request's body stopped arriving: fewer than {size(pace.portion)} came in {pace.idle_s:g} s, after "
+            f"{size(n_bytes)} in all"
+        )
+    return Refusal("upload_too_slow", f"{told}. Try again on a faster line.")
 
 
 def body_too_large(max_bytes: int) -> Refusal:

@@ -130,11 +130,13 @@ def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
         401: "No key, or one that is not known.",
         403: "Another site's page asked, or the service is not reached under that name.",
         404: "There is no such thing, or it is somebody else's.",
+        408: "The upload stopped, or came too slowly.",
         413: "The body, a file, the picture or the number of files passes a limit.",
         422: "Not a picture that can be judged, or a value that cannot be.",
-        429: "Too much is waiting, or you sent too many images; `Retry-After` says when to try again.",
+        429: "Too much is waiting or being sent, or you sent too many images; `Retry-After` says when to try again.",
         503: "A worker died on this picture twice, or the service is stopping.",
         504: "The picture took longer than the service gives it.",
+        507: "The service's disk has no room for the upload.",
     }
     return {
         code: {
@@ -152,7 +154,7 @@ def image_errors(*kinds: str) -> dict[int | str, dict[str, Any]]:
     }
     if "Case" in kinds:  # the report of a picture that was not judged says so
         either["text/html"] = {"schema": {"type": "string"}}
-    found = errors(401, 403, 413, 422, 429, 503, 504)
+    found = errors(401, 403, 408, 413, 422, 429, 503, 504, 507)
     for code in (413, 422, 503, 504):
         found[code]["content"] = either
     return found

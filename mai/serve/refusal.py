@@ -24,6 +24,7 @@ CODES: dict[str, int] = {
     "url_failed": 422,
     "queue_full": 429,
     "rate_limit": 429,
+    "uploads_wait": 429,
     "failed": 500,
     "stopping": 503,
     "disk_full": 507,

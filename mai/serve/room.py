@@ -1,12 +1,15 @@
-"""Room on the disk for bodies that are on their way: each has its own, so that many at once do not fill the disk."""
+"""Room on the disk for uploads: each takes its own as it comes, so that many at once do not fill the disk.
+
+What a client says of a body's size, or does not say, takes nothing from others: only bytes that came do.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import disk_usage
+from threading import Lock
 
 from starlette.requests import Request
 
@@ -16,53 +19,106 @@ from mai.serve.refusal import Refusal
 KEPT_BYTES = 64 * 2**20
 """Bytes that bodies leave free."""
 
+STEP_BYTES = 256 * 2**10
+"""Room is taken in such steps: asking the disk before every piece would cost more, larger steps would lie idle."""
+
+RETRY_S = 10.0
+"""Seconds after which a body that others left no room for may be tried again."""
+
+
+class Claim:
+    """The room of one body; see Room.hold."""
+
+    def __init__(self, room: Room, folder: Path, kept: int) -> None:
+        self._room, self._folder, self._kept = room, folder, kept
+        self.device = folder.stat().st_dev
+        self.n_held = self.n_used = 0
+
+    @property
+    def n_ahead(self) -> int:
+        """Bytes that are promised and not written."""
+        return self.n_held - self.n_used
+
+    def use(self, n_bytes: int) -> None:
+        """Take room for bytes that are written next. May be called in any thread.
+
+        Raises:
+            Refusal: there is none, or the body is not wanted any more.
+        """
+        if self.n_used + n_bytes > self.n_held:
+            self._room.extend(self, self._folder, max(STEP_BYTES, n_bytes - self.n_ahead), self._kept)
+        self.n_used += n_bytes
+
+    def settle(self) -> None:
+        """All is there: give back what was taken ahead."""
+        self.n_held = self.n_used
+
 
 class Room:
-    """What was promised to bodies that are not all there. For one event loop, where looking and taking is one step."""
+    """What bodies have, and what was promised to those that are not all there. Threads may share it."""
 
     def __init__(self) -> None:
-        self._claims: dict[Path, tuple[int, int]] = {}
+        self._claims: set[Claim] = set()
+        self._lock = Lock()
 
     @contextlib.contextmanager
-    def hold(self, folder: Path, n_bytes: int, kept: int = KEPT_BYTES) -> Iterator[None]:
-        """Hold room for a body while it is written.
+    def hold(self, folder: Path, n_bytes: int = 0, kept: int = KEPT_BYTES) -> Iterator[Claim]:
+        """Give a body room as it comes, all of it back at the end.
 
         Args:
             folder: where it goes; of this body alone.
-            n_bytes: most that it may be.
+            n_bytes: what it says of its size. Nothing is held for that, but a body that could not be stored is refused
+                before it is sent.
             kept: bytes that stay free beside it.
 
         Raises:
             Refusal: there is too little, with what was promised to others.
         """
-        device = folder.stat().st_dev
-        promised = sum(
-            max(0, n - _written(other)) for other, (n, place) in self._claims.items() if place == device
-        )
-        free = disk_usage(folder).free - promised
-        if free < n_bytes + kept:
-            raise Refusal(
-                "disk_full",
-                f"The service's disk has too little room for {size(n_bytes)} more, with {size(promised)} that others "
-                "are sending. Try again later.",
-                60.0,
-            )
-        self._claims[folder] = (n_bytes, device)
+        claim = Claim(self, folder, kept)
+        with self._lock:
+            self._check(claim, folder, n_bytes, kept)
+            self._claims.add(claim)
         try:
-            yield
+            yield claim
         finally:
-            del self._claims[folder]
+            with self._lock:
+                self._claims.discard(claim)
+
+    def extend(self, claim: Claim, folder: Path, n_bytes: int, kept: int) -> None:
+        """Promise more to a body.
+
+        Raises:
+            Refusal: there is too little; the body's time is over.
+        """
+        with self._lock:
+            if claim not in self._claims:  # a thread that fetches for a client who went away
+                raise Refusal("stopping", "The request is over.")
+            self._check(claim, folder, n_bytes, kept)
+            claim.n_held += n_bytes
+
+    def _check(self, claim: Claim, folder: Path, n_bytes: int, kept: int) -> None:
+        others = [other for other in self._claims if other.device == claim.device and other is not claim]
+        promised = claim.n_ahead + sum(other.n_ahead for other in others)
+        lacking = n_bytes + kept + promised - disk_usage(folder).free
+        if lacking <= 0:
+            return
+        held = sum(other.n_held for other in others)
+        if held >= lacking:
+            raise Refusal(
+                "uploads_wait",
+                f"The service has {size(held)} of others at the moment, and its disk no room for more beside them. "
+                f"Try again in about {RETRY_S:g} s.",
+                RETRY_S,
+            )
+        raise Refusal(
+            "disk_full",
+            f"The service's disk has too little room: {size(lacking)} more would have to be free. Try again later, or "
+            "send less at a time.",
+            60.0,
+        )
 
 
-def claim(request: Request, most: int) -> int:
-    """Bytes that a body will have at most: those that it says, else the limit."""
+def told_size(request: Request, most: int) -> int:
+    """Bytes that a body says it has, at most a limit; 0 if it does not say."""
     told = request.headers.get("content-length", "")
-    return min(int(told), most) if told.isdigit() else most
-
-
-def _written(folder: Path) -> int:
-    try:
-        with os.scandir(folder) as entries:
-            return sum(entry.stat().st_size for entry in entries)
-    except OSError:
-        return 0
+    return min(int(told), most) if told.isdigit() else 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mai.errors import UsageError
 from mai.pipeline import ScanSettings
+from mai.serve.limits import Pace
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Hosts that nobody outside this machine reaches."""
@@ -27,7 +28,7 @@ class ServeSettings:
         queue: most images taken and not answered yet.
         timeout_s: time that one image may take in a worker.
         wait_s: time that one image may wait for a worker.
-        upload_s: time that a request's body may take to arrive.
+        pace: how fast a request's body must arrive.
         max_files: images of one request.
         memory_mb: data memory of one worker; None: no limit.
         data: folder of batch jobs; None: no jobs.
@@ -49,7 +50,7 @@ class ServeSettings:
     queue: int = 64
     timeout_s: float = 30.0
     wait_s: float = 120.0
-    upload_s: float = 120.0
+    pace: Pace = field(default_factory=Pace)
     max_files: int = 32
     memory_mb: int | None = 3072
     data: Path | None = None

@@ -18,8 +18,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from mai.serve.limits import pieces, size
+from mai.serve.limits import Pace, pieces, size
 from mai.serve.refusal import Refusal
+from mai.serve.room import Claim
 
 MAX_NAME_CHARS = 1000
 """Longest name that is shown."""
@@ -38,13 +39,13 @@ class Bounds:
         max_bytes: of the whole body.
         max_file_bytes: of one file.
         max_files: files.
-        timeout_s: seconds until all is there.
+        pace: how fast it must come.
     """
 
     max_bytes: int
     max_file_bytes: int
     max_files: int
-    timeout_s: float
+    pace: Pace = field(default_factory=Pace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +76,30 @@ async def temporary_folder(parent: Path) -> AsyncIterator[Path]:
         folder.rmdir()
 
 
-async def receive(request: Request, folder: Path, bounds: Bounds) -> list[Upload]:
+async def receive(request: Request, folder: Path, bounds: Bounds, room: Claim) -> list[Upload]:
     """Write the body's files into a folder.
 
     Args:
         request: multipart/form-data with files, or the bytes of one file under any other content type.
         folder: where they go.
         bounds: how much.
+        room: of the body on the disk.
 
     Raises:
-        Refusal: more than the bounds; a form that is damaged, or has no file.
+        Refusal: more than the bounds, too slow, no room; a form that is damaged, or has no file.
+        ClientDisconnect: the client went away.
     """
-    stream = pieces(request, bounds.max_bytes, bounds.timeout_s)
+    stream = pieces(request, bounds.max_bytes, bounds.pace)
     kind, options = _options(request.headers.get("content-type", ""))
     try:
         if kind == "multipart/form-data":
             boundary = options.get("boundary", "")
             if not boundary:
                 raise Refusal("bad_request", "The form's Content-Type names no boundary.")
-            return await _form(stream, folder, bounds, boundary.encode("latin-1", "replace"))
-        with _Part(folder / "0", shown(request.query_params.get("name", "")), bounds.max_file_bytes) as part:
+            form = _Form(folder, bounds, room)
+            return await _read(form, stream, boundary.encode("latin-1", "replace"))
+        name = shown(request.query_params.get("name", ""))
+        with _Part(folder / "0", name, bounds.max_file_bytes, room) as part:
             async for piece in stream:
                 part.write(piece)
     except OSError as error:
@@ -111,8 +116,7 @@ def shown(name: str) -> str:
     return name.replace("\\", "/").strip()[-MAX_NAME_CHARS:] or "<bytes>"
 
 
-async def _form(stream: AsyncIterator[bytes], folder: Path, bounds: Bounds, boundary: bytes) -> list[Upload]:
-    form = _Form(folder, bounds)
+async def _read(form: _Form, stream: AsyncIterator[bytes], boundary: bytes) -> list[Upload]:
     try:
         parser = MultipartParser(boundary, form.callbacks())
         async for piece in stream:
@@ -135,12 +139,12 @@ class _Part:
     """One file while it is written.
 
     Raises:
-        Refusal: it grows beyond the limit.
+        Refusal: it grows beyond the limit, or the disk has no room for it.
     """
 
-    def __init__(self, file: Path, name: str, max_bytes: int) -> None:
+    def __init__(self, file: Path, name: str, max_bytes: int, room: Claim) -> None:
         self.file, self.name, self.n_bytes = file, name, 0
-        self._max_bytes = max_bytes
+        self._max_bytes, self._room = max_bytes, room
         self._stream: IO[bytes] = file.open("xb", buffering=0)
 
     def write(self, piece: bytes) -> None:
@@ -151,6 +155,7 @@ class _Part:
                 f"The file '{self.name}' is larger than the {size(self._max_bytes)} that a picture may have. "
                 "Send a smaller copy.",
             )
+        self._room.use(len(piece))
         self._stream.write(piece)
 
     def upload(self) -> Upload:
@@ -174,6 +179,7 @@ class _Form:
 
     folder: Path
     bounds: Bounds
+    room: Claim
     uploads: list[Upload] = field(default_factory=list)
     is_whole: bool = False
     _field: bytearray = field(default_factory=bytearray)
@@ -230,7 +236,7 @@ class _Form:
                 "Send them in several requests, or as a job (POST /v1/jobs).",
             )
         name = shown(options["filename"])
-        self._part = _Part(self.folder / str(n), name, self.bounds.max_file_bytes)
+        self._part = _Part(self.folder / str(n), name, self.bounds.max_file_bytes, self.room)
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._part is not None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import collections
+import contextlib
+import json
 import os
 import re
 import signal
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +25,7 @@ from running_service import picture, serving
 from mai.pipeline import ScanSettings
 from mai.serve import room
 from mai.serve.app import make_app
+from mai.serve.limits import Pace
 from mai.serve.refusal import Refusal
 from mai.serve.settings import ServeSettings
 
@@ -40,74 +46,213 @@ def disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, int]:
     return told
 
 
-def test_room_is_held_and_given_back(tmp_path: Path, disk: dict[str, int]) -> None:
-    disk["free"] = 100 * MIB
-    held = room.Room()
-    folders = [tmp_path / str(n) for n in range(3)]
-    for folder in folders:
-        folder.mkdir()
-    with held.hold(folders[0], 20 * MIB):
-        (folders[0] / "0").write_bytes(bytes(5 * MIB))  # what is written is not counted twice
-        with pytest.raises(Refusal, match="15 MiB that others"):
-            held.hold(folders[1], 17 * MIB).__enter__()
-        with held.hold(folders[1], 16 * MIB), pytest.raises(Refusal):
-            held.hold(folders[2], 1).__enter__()
-    with held.hold(folders[2], 31 * MIB):
-        pass
-
-
-def test_parallel_jobs_share_the_room(
-    tmp_path: Path, weights: Path, disk: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Eight uploads of 3 MiB at once where there is room for two: two are taken, six refused before their ends."""
+@contextmanager
+def listening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[tuple[str, int]]:
+    """A service in this process, so that its disk can be ours: where it listens."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    data = tmp_path / "data"
-    app = make_app(
-        ServeSettings(ScanSettings(("metadata",)), n_workers=1, data=data, max_job_bytes=4 * MIB, keep_s=60.0)
+    told = ServeSettings(
+        ScanSettings(("metadata",)), n_workers=1, data=tmp_path / "data", keep_s=60.0, **settings
     )
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(make_app(told), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.05)
-        (socket,) = server.servers[0].sockets
-        url = f"http://127.0.0.1:{socket.getsockname()[1]}/v1/jobs"
-        used = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
-        disk["free"] = used + (4 + 3 + 3) * MIB + MIB  # kept, two bodies, and what SQLite writes
-        gate = threading.Barrier(9, timeout=120)
-        refused = threading.Event()
-        jpeg = picture()
-
-        def body() -> Iterator[bytes]:
-            yield jpeg
-            gate.wait()  # all have begun
-            refused.wait(120)  # those without room know it while the others still come
-            yield bytes(3 * MIB - len(jpeg))
-
-        codes: list[int] = []
-
-        def send(number: int) -> None:
-            headers = {"Content-Length": str(3 * MIB)}
-            answer = httpx.post(url, content=body(), headers=headers, timeout=120, trust_env=False)
-            codes.append(answer.status_code)
-            if answer.status_code == 507:
-                assert "too little room" in answer.json()["message"]
-
-        with ThreadPoolExecutor(8) as pool:
-            tasks = [pool.submit(send, number) for number in range(8)]
-            gate.wait()
-            time.sleep(1)
-            refused.set()
-            for task in tasks:
-                task.result(180)
-        assert sorted(codes) == [202, 202, *[507] * 6]
-        assert httpx.post(url, content=jpeg, timeout=60, trust_env=False).status_code == 202  # given back
+        (found,) = server.servers[0].sockets
+        yield found.getsockname()
     finally:
         server.should_exit = True
         thread.join(60)
+
+
+def used(tmp_path: Path) -> int:
+    return sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+
+
+def asks(address: tuple[str, int], path: str, *headers: str, body: bytes = b"") -> socket.socket:
+    """A request that has begun."""
+    found = socket.create_connection(address, 60)
+    head = [f"POST {path} HTTP/1.1", f"Host: {address[0]}:{address[1]}", *headers]
+    found.sendall("\r\n".join([*head, "", ""]).encode() + body)
+    return found
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def answer_of(asked: socket.socket) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """Status, headers, body; the connection is then closed by the service, or this raises."""
+    data = b""
+    while piece := asked.recv(65536):
+        data += piece
+    asked.close()
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return int(first.split()[1]), headers, json.loads(body)
+
+
+def wait_until(is_so: Callable[[], bool], most_s: float = 30) -> None:
+    end = time.monotonic() + most_s
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+CHUNKED = "Transfer-Encoding: chunked"
+
+
+def test_room_is_taken_as_bytes_come_and_given_back(tmp_path: Path, disk: dict[str, int]) -> None:
+    disk["free"] = 100 * MIB
+    held = room.Room()
+    folders = [tmp_path / str(n) for n in range(3)]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        held.hold(folders[0], 36 * MIB) as one,
+        held.hold(folders[1], 36 * MIB) as two,
+    ):  # what is said holds nothing
+        one.use(1)
+        assert one.n_held == room.STEP_BYTES
+        one.use(20 * MIB)
+        (folders[0] / "0").write_bytes(bytes(20 * MIB + 1))  # what is written is not counted twice
+        with pytest.raises(Refusal, match=r"has 20.* of others") as busy, held.hold(folders[2], 30 * MIB):
+            pass
+        assert (busy.value.status, busy.value.retry_s) == (429, room.RETRY_S)
+        two.use(10 * MIB)
+        (folders[1] / "0").write_bytes(bytes(10 * MIB))
+        with pytest.raises(Refusal, match="of others at the moment"):
+            two.use(10 * MIB)
+        assert two.n_used == 10 * MIB
+    for folder in folders[:2]:
+        (folder / "0").unlink()
+    with held.hold(folders[2], 36 * MIB) as three:
+        three.use(36 * MIB)
+    with pytest.raises(Refusal, match="request is over"):  # a thread that goes on for nobody
+        three.use(MIB)
+    with (
+        pytest.raises(Refusal, match="1 MiB more would have to be free") as full,
+        held.hold(folders[0], 37 * MIB),
+    ):
+        pass
+    assert full.value.status == 507
+
+
+def test_ten_idle_uploads_leave_room_for_a_scan(
+    tmp_path: Path, disk: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bodies of no told length, and of the largest that may be told, held for what they sent: one byte each."""
+    with listening(tmp_path, monkeypatch, max_job_bytes=4 * MIB) as address:
+        disk["free"] = used(tmp_path) + room.KEPT_BYTES + 6 * MIB
+        length = f"Content-Length: {4 * MIB}"
+        idle = [asks(address, "/v1/jobs", CHUNKED, body=chunk(b"x")) for _ in range(5)]
+        idle += [asks(address, "/v1/jobs", length, body=b"x") for _ in range(5)]
+        uploads = tmp_path / "data" / "uploads"
+        wait_until(lambda: sum(file.stat().st_size for file in uploads.glob("*/0")) == 10)
+        url = f"http://{address[0]}:{address[1]}/v1/scan"
+        answer = httpx.post(url, content=picture(), timeout=60, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        # All that they hold is given back when they go away, and their folders are gone.
+        for one in idle:
+            one.close()
+        wait_until(lambda: not list(uploads.iterdir()))
+        whole = httpx.post(
+            url.replace("scan", "jobs"), content=bytes(4 * MIB - 1), timeout=60, trust_env=False
+        )
+        assert whole.status_code == 202, whole.text
+        metrics = httpx.get(url.replace("v1/scan", "metrics"), timeout=60, trust_env=False).text
+        assert 'mai_requests_total{method="POST",route="/v1/jobs",status="499"} 10.0' in metrics
+
+
+def test_an_upload_that_finds_no_more_room_in_the_middle_is_told(
+    tmp_path: Path, disk: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with listening(tmp_path, monkeypatch) as address:
+        disk["free"] = used(tmp_path) + room.KEPT_BYTES + 4 * MIB
+        first = asks(address, "/v1/scan", CHUNKED, "Connection: close", body=chunk(bytes(3 * MIB)))
+        wait_until(lambda: used(tmp_path / "tmp") == 3 * MIB)
+        second = asks(address, "/v1/scan", CHUNKED, "Connection: close", body=chunk(bytes(MIB // 2)))
+        wait_until(lambda: used(tmp_path / "tmp") == 3 * MIB + MIB // 2)
+        second.sendall(chunk(bytes(MIB)) + b"0\r\n\r\n")
+        first.sendall(chunk(picture()) + b"0\r\n\r\n")  # is not disturbed
+        status, headers, told = answer_of(second)
+        assert (status, told["error"], headers["retry-after"]) == (429, "uploads_wait", "10")
+        assert "has 3" in told["message"]
+        assert answer_of(first)[0] == 422
+        wait_until(lambda: not used(tmp_path / "tmp"))
+
+
+@pytest.mark.parametrize("path", ["/v1/scan", "/v1/jobs"])
+@pytest.mark.parametrize("framing", [CHUNKED, "Content-Length: 100000"])
+def test_uploads_that_do_not_move_are_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, framing: str
+) -> None:
+    """One that stops, and one that drips a byte now and then; one that is slow and fast enough is served."""
+    pace = Pace(idle_s=1.0, min_rate=300)
+    with listening(tmp_path, monkeypatch, pace=pace) as address:
+        begin = time.monotonic()
+        still = asks(address, path, framing)
+        drips = asks(address, path, framing)
+        is_over = threading.Event()
+
+        def drip() -> None:
+            with contextlib.suppress(OSError):
+                while not is_over.wait(0.1):
+                    drips.sendall(chunk(b"x") if framing == CHUNKED else b"x")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        for one in (still, drips):
+            status, headers, told = answer_of(one)
+            assert (status, told["error"], headers["connection"]) == (408, "upload_too_slow", "close")
+            assert "came in 1 s" in told["message"]
+        assert 0.9 < time.monotonic() - begin < 8  # not waited for again with its rest
+        is_over.set()
+        thread.join()
+        wait_until(lambda: not list((tmp_path / "data" / "uploads").iterdir()))
+        data = picture(size=(120, 80))
+        slow = asks(address, path, f"Content-Length: {len(data)}", "Connection: close")
+        for at in range(0, len(data), 700):
+            slow.sendall(data[at : at + 700])
+            time.sleep(0.3)
+        assert answer_of(slow)[0] == (200 if path == "/v1/scan" else 202)
+        assert len(data) > 2800  # it took longer than a stretch
+
+
+def test_parallel_jobs_share_the_room(
+    tmp_path: Path, disk: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight uploads of 3 MiB at once where there is room for two: none fills the disk, at least one is taken."""
+    with listening(tmp_path, monkeypatch, max_job_bytes=4 * MIB) as address:
+        url = f"http://{address[0]}:{address[1]}/v1/jobs"
+        disk["free"] = used(tmp_path) + (4 + 3 + 3) * MIB + MIB  # kept, two bodies, and what SQLite writes
+        gate = threading.Barrier(8, timeout=120)
+        jpeg = picture()
+        least = disk["free"]
+
+        def body() -> Iterator[bytes]:
+            nonlocal least
+            yield jpeg
+            gate.wait()  # all have begun
+            for _ in range(3 * 8):
+                yield bytes(MIB // 8)
+                least = min(least, disk["free"] - used(tmp_path))
+
+        def send(_: int) -> int:
+            answer = httpx.post(url, content=body(), timeout=120, trust_env=False)
+            if answer.status_code != 202:
+                assert answer.json()["error"] == "uploads_wait"
+            return answer.status_code
+
+        with ThreadPoolExecutor(8) as pool:
+            codes = sorted(pool.map(send, range(8)))
+        assert set(codes) == {202, 429}
+        assert least >= 4 * MIB
+        assert httpx.post(url, content=jpeg, timeout=60, trust_env=False).status_code == 202  # given back
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds workers in /proc")
