@@ -248,19 +248,30 @@ class Crew:
             self._bury(worker)
 
     def _start(self) -> None:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._settings, self._look), daemon=True)
-        try:
-            if not os.access(Path.cwd(), os.X_OK):  # multiprocessing changes into it in each worker
-                raise PermissionError(13, "this account may not enter the current folder; cd to another")
-            process.start()
-        except OSError as error:  # no folder for a socket, or one with too long a name
-            raise MaiError(
-                f"Worker processes cannot be started: {error.strerror or error}. They need a current folder that "
-                "can be entered, and a folder for temporary files with a short name (TMPDIR=/tmp)."
-            ) from error
-        theirs.close()  # so that our end tells when the worker is gone
-        self._workers.append(_Worker(process, ours))
+        while True:
+            ours, theirs = self._context.Pipe()
+            process = self._context.Process(
+                target=_serve, args=(theirs, self._settings, self._look), daemon=True
+            )
+            try:
+                if not os.access(Path.cwd(), os.X_OK):  # multiprocessing changes into it in each worker
+                    raise PermissionError(13, "this account may not enter the current folder; cd to another")
+                process.start()
+            except (BrokenPipeError, ConnectionResetError):  # it was killed while it was told what to do
+                ours.close()
+                theirs.close()
+                self._n_false_starts += 1
+                if self._n_false_starts >= MAX_FALSE_STARTS:
+                    raise _no_start(None) from None
+                continue
+            except OSError as error:  # no folder for a socket, or one with too long a name
+                raise MaiError(
+                    f"Worker processes cannot be started: {error.strerror or error}. They need a current folder that "
+                    "can be entered, and a folder for temporary files with a short name (TMPDIR=/tmp)."
+                ) from error
+            theirs.close()  # so that our end tells when the worker is gone
+            self._workers.append(_Worker(process, ours))
+            return
 
     def _listen(self, wakers: Sequence[int | Connection] = ()) -> None:
         """Wait for a worker to say something, for the time of one to be up, or for a waker."""
@@ -307,10 +318,7 @@ class Crew:
         if errand is None:
             self._n_false_starts += not worker.is_ready
             if self._n_false_starts >= MAX_FALSE_STARTS:
-                raise MaiError(
-                    f"The worker processes end before they begin (exit code {worker.process.exitcode}): too "
-                    "little memory, or a system that forbids them. Try --workers 1."
-                )
+                raise _no_start(worker.process.exitcode)
             return
         errand.deaths += 1
         if errand.one_by_one and errand.deaths > 1:
@@ -349,6 +357,14 @@ class Crew:
     def _late(self, found: Any, timeout_s: float) -> Any:
         """The row of a file that took too long."""
         return late(found, timeout_s)
+
+
+def _no_start(exitcode: int | None) -> MaiError:
+    told = "" if exitcode is None else f" (exit code {exitcode})"
+    return MaiError(
+        f"The worker processes end before they begin{told}: too little memory, or a system that forbids them. "
+        "Try --workers 1."
+    )
 
 
 def died(found: Found) -> Record:
