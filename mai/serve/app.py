@@ -28,7 +28,7 @@ from mai.serve import about, openapi, site
 from mai.serve.desk import Desk
 from mai.serve.guard import Guard
 from mai.serve.keys import Keys
-from mai.serve.limits import Rate, drain
+from mai.serve.limits import Parting, Rate, drain
 from mai.serve.look import Answer, Ask, Want
 from mai.serve.metrics import Metrics
 from mai.serve.refusal import OF_STATUS, Refusal, json_response
@@ -329,9 +329,11 @@ async def _gone(request: Request) -> None:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    if error.code != "upload_too_slow":  # who stopped sending is not waited for again
-        await drain(request)
-    return error.response()
+    answer = error.response()
+    if error.code == "upload_too_slow":  # who stopped sending is not waited for before the answer
+        return Parting(answer.body, answer.status_code, dict(answer.headers))
+    await drain(request)
+    return answer
 
 
 async def _went_away(request: Request, error: Exception) -> Response:

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from mai.serve.refusal import Refusal
 
@@ -20,6 +22,9 @@ DRAIN_BYTES = 64 * 2**20
 
 DRAIN_S = 10.0
 """Seconds for the same."""
+
+LINGER_S = 2.0
+"""Seconds for which a slow client may still send when it has been answered."""
 
 
 class Rate:
@@ -140,7 +145,7 @@ def body_too_large(max_bytes: int) -> Refusal:
     )
 
 
-async def drain(request: Request) -> None:
+async def drain(request: Request, most_s: float = DRAIN_S) -> None:
     """Read on and throw away, within limits.
 
     Nothing where all was read, or where the client waits to be asked for its body (Guard notes how far it is).
@@ -150,7 +155,7 @@ async def drain(request: Request) -> None:
         return
     n_bytes = 0
     try:
-        async with asyncio.timeout(DRAIN_S):
+        async with asyncio.timeout(most_s):
             while n_bytes < DRAIN_BYTES:
                 message = await request.receive()
                 n_bytes += len(message.get("body", b""))
@@ -158,6 +163,20 @@ async def drain(request: Request) -> None:
                     return
     except (TimeoutError, ClientDisconnect, RuntimeError):
         return
+
+
+class Parting(Response):
+    """An answer to who is still sending, slowly: it goes out at once, and then there is a moment to read it.
+
+    A connection that is closed with bytes unread would take the answer with it.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, listen a little longer, and end."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        await drain(Request(scope, receive), LINGER_S)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def size(n_bytes: int) -> str:
