@@ -103,7 +103,7 @@ class Service:
                     "This service fetches no pictures (it was started without --allow-urls). Send the picture itself.",
                 )
             urls = await urls_of(request, self.bounds)
-            return await fetch_all(urls, folder, self.bounds)
+            return await fetch_all(urls, folder, self.bounds, room)
         return await receive(request, folder, self.bounds, room)
 
     async def look(self, request: Request, uploads: list[Upload], want: Want) -> list[Answer]:

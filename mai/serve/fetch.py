@@ -25,6 +25,7 @@ from starlette.requests import Request
 from mai import __version__
 from mai.serve.limits import pieces, size
 from mai.serve.refusal import Refusal
+from mai.serve.room import Claim
 from mai.serve.uploads import Bounds, Upload, shown
 
 PORTS = {"http": 80, "https": 443}
@@ -67,29 +68,33 @@ async def urls_of(request: Request, bounds: Bounds) -> list[str]:
     return urls
 
 
-async def fetch_all(urls: list[str], folder: Path, bounds: Bounds) -> list[Upload]:
-    """Fetch pictures into a folder, one after another.
+async def fetch_all(urls: list[str], folder: Path, bounds: Bounds, room: Claim) -> list[Upload]:
+    """Fetch pictures into a folder, one after another; together they may be as large as a body.
 
     Raises:
-        Refusal: one of them is refused, or cannot be had.
+        Refusal: one of them is refused, or cannot be had; there is no room for it.
     """
-    return [
-        await asyncio.to_thread(fetch, url, folder / str(number), bounds.max_file_bytes)
-        for number, url in enumerate(urls)
-    ]
+    found: list[Upload] = []
+    left = bounds.max_bytes
+    for number, url in enumerate(urls):
+        most = min(bounds.max_file_bytes, left)
+        found.append(await asyncio.to_thread(fetch, url, folder / str(number), most, room))
+        left -= found[-1].n_bytes
+    return found
 
 
-def fetch(url: str, file: Path, max_bytes: int, resolve: Resolve = socket.getaddrinfo) -> Upload:
+def fetch(url: str, file: Path, max_bytes: int, room: Claim, resolve: Resolve = socket.getaddrinfo) -> Upload:
     """Fetch one picture.
 
     Args:
         url: http or https.
         file: where its bytes go.
         max_bytes: most of them.
+        room: of the request on the disk.
         resolve: names to addresses; called once.
 
     Raises:
-        Refusal: the address is none that is fetched from; the other side does not give the picture.
+        Refusal: the address is none that is fetched from; the other side does not give the picture; there is no room.
     """
     parts = checked(url)
     address = public_address(parts, resolve)
@@ -117,8 +122,10 @@ def fetch(url: str, file: Path, max_bytes: int, resolve: Resolve = socket.getadd
                 n_bytes += len(piece)
                 if n_bytes > max_bytes:
                     raise Refusal(
-                        "body_too_large", f"{shown(url)} is larger than the {size(max_bytes)} of the limit."
+                        "body_too_large",
+                        f"{shown(url)} is larger than the {size(max_bytes)} that are left of the limit.",
                     )
+                room.use(len(piece))
                 stream.write(piece)
         if is_over.is_set():  # what was broken off may look like the end
             raise TimeoutError

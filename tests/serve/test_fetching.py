@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -15,8 +16,10 @@ import pytest
 from running_service import picture
 
 from mai.serve import fetch as fetching
-from mai.serve.fetch import checked, fetch, is_public, public_address
+from mai.serve.fetch import checked, fetch, fetch_all, is_public, public_address
 from mai.serve.refusal import Refusal
+from mai.serve.room import Room
+from mai.serve.uploads import Bounds, Upload
 
 INNER = [
     *(
@@ -96,7 +99,7 @@ def says(*addresses: str) -> Any:
 def test_addresses_that_are_none_are_refused(url: str, tmp_path: Path) -> None:
     resolve = says("93.184.216.34")
     with pytest.raises(Refusal) as refused:
-        fetch(url, tmp_path / "x", 1000, resolve)
+        fetched(url, tmp_path / "x", 1000, resolve)
     assert refused.value.code == "url_refused"
     assert not resolve.asked
 
@@ -118,7 +121,7 @@ def test_addresses_that_are_none_are_refused(url: str, tmp_path: Path) -> None:
 def test_every_spelling_of_this_machine_is_refused(host: str, tmp_path: Path) -> None:
     """With the system's own resolver, which knows the old spellings of numbers."""
     with pytest.raises(Refusal) as refused:
-        fetch(f"http://{host}/a.jpg", tmp_path / "x", 1000)
+        fetched(f"http://{host}/a.jpg", tmp_path / "x", 1000)
     assert refused.value.code in ("url_refused", "url_failed")
     assert "inner networks" in refused.value.message or "not known" in refused.value.message
 
@@ -126,6 +129,11 @@ def test_every_spelling_of_this_machine_is_refused(host: str, tmp_path: Path) ->
 def test_a_name_with_one_inner_address_among_public_ones_is_refused() -> None:
     with pytest.raises(Refusal):
         public_address(checked("http://mixed.example/"), says("93.184.216.34", "10.0.0.1"))
+
+
+def fetched(url: str, file: Path, max_bytes: int, *resolve: Any) -> Upload:
+    with Room().hold(file.parent) as room:
+        return fetch(url, file, max_bytes, room, *resolve)
 
 
 class Site(BaseHTTPRequestHandler):
@@ -173,7 +181,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_a_picture_is_fetched_from_the_address_that_was_checked(site: Any, tmp_path: Path) -> None:
     resolve = says("127.0.0.1")
-    found = fetch("http://photos.example/a.jpg?x=1", tmp_path / "x", 10**6, resolve)
+    found = fetched("http://photos.example/a.jpg?x=1", tmp_path / "x", 10**6, resolve)
     assert found.file.read_bytes()[:2] == b"\xff\xd8"
     assert found.n_bytes == found.file.stat().st_size
     ((path, host),) = site.seen
@@ -193,13 +201,13 @@ def test_a_name_is_resolved_once_so_that_it_cannot_change_its_mind(
 
     real = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", never)
-    fetch("http://rebinding.example/a.jpg", tmp_path / "x", 10**6, resolve)
+    fetched("http://rebinding.example/a.jpg", tmp_path / "x", 10**6, resolve)
     assert resolve.asked == ["rebinding.example"]
 
 
 def test_redirects_are_not_followed(site: Any, tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="not followed") as refused:
-        fetch("http://photos.example/moved", tmp_path / "x", 10**6, says("127.0.0.1"))
+        fetched("http://photos.example/moved", tmp_path / "x", 10**6, says("127.0.0.1"))
     assert refused.value.code == "url_refused"
     assert len(site.seen) == 1
 
@@ -210,8 +218,19 @@ def test_what_is_too_large_too_slow_or_gone(
     monkeypatch.setattr(fetching, "FETCH_S", 0.5)
     for path, code in (("/large", "body_too_large"), ("/slow", "url_failed"), ("/gone", "url_failed")):
         with pytest.raises(Refusal) as refused:
-            fetch(f"http://photos.example{path}", tmp_path / path[1:], 100_000, says("127.0.0.1"))
+            fetched(f"http://photos.example{path}", tmp_path / path[1:], 100_000, says("127.0.0.1"))
         assert refused.value.code == code
+
+
+def test_pictures_together_are_no_larger_than_a_body(site: Any, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{fetching.PORTS['http']}/large"  # 200,000 bytes
+    with Room().hold(tmp_path) as room:
+        found = asyncio.run(fetch_all([url], tmp_path, Bounds(300_000, 250_000, 9), room))
+        assert [upload.n_bytes for upload in found] == [200_000]
+        assert room.n_used == 200_000
+        found[0].file.unlink()
+        with pytest.raises(Refusal, match=r"97.66 KiB that are left"):
+            asyncio.run(fetch_all([url, url], tmp_path, Bounds(300_000, 250_000, 9), room))
 
 
 @pytest.mark.parametrize(
@@ -240,7 +259,7 @@ def test_a_server_that_gives_byte_by_byte_holds_nobody_up(
         threading.Thread(target=drip, args=(listener,), daemon=True).start()
         began = time.monotonic()
         with pytest.raises(Refusal, match="took longer") as refused:
-            fetch("http://slow.example/a.jpg", tmp_path / "x", 10**6, says("127.0.0.1"))
+            fetched("http://slow.example/a.jpg", tmp_path / "x", 10**6, says("127.0.0.1"))
         assert time.monotonic() - began < 10
         end.set()
     assert refused.value.code == "url_failed"
@@ -250,5 +269,5 @@ def test_proxies_of_the_environment_are_not_used(
     site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9/")
-    fetch("http://photos.example/a.jpg", tmp_path / "x", 10**6, says("127.0.0.1"))
+    fetched("http://photos.example/a.jpg", tmp_path / "x", 10**6, says("127.0.0.1"))
     assert site.seen[0][0] == "/a.jpg"

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import uvicorn
 from running_service import picture, serving
 
 from mai.pipeline import ScanSettings
-from mai.serve import room
+from mai.serve import fetch, room
 from mai.serve.app import make_app
 from mai.serve.limits import Pace
 from mai.serve.refusal import Refusal
@@ -184,6 +185,39 @@ def test_an_upload_that_finds_no_more_room_in_the_middle_is_told(
         assert "has 3" in told["message"]
         assert answer_of(first)[0] == 422
         wait_until(lambda: not used(tmp_path / "tmp"))
+
+
+class Site(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(picture() + bytes(2 * MIB))
+
+    def log_message(self, *words: Any) -> None:
+        pass
+
+
+def test_what_is_fetched_takes_room_like_an_upload(
+    tmp_path: Path, disk: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    threading.Thread(target=site.serve_forever, daemon=True).start()
+    monkeypatch.setitem(fetch.PORTS, "http", site.server_address[1])
+    monkeypatch.setattr(fetch, "is_public", lambda address: True)
+    told = {"urls": [f"http://127.0.0.1:{site.server_address[1]}/a.jpg"]}
+    with listening(tmp_path, monkeypatch, has_urls=True) as address:
+        url = f"http://{address[0]}:{address[1]}/v1/scan"
+        disk["free"] = used(tmp_path) + room.KEPT_BYTES + 4 * MIB
+        other = asks(address, "/v1/scan", CHUNKED, body=chunk(bytes(3 * MIB)))
+        wait_until(lambda: used(tmp_path / "tmp") == 3 * MIB)
+        answer = httpx.post(url, json=told, timeout=60, trust_env=False)
+        assert (answer.status_code, answer.json()["error"]) == (429, "uploads_wait"), answer.text
+        other.close()
+        wait_until(lambda: not used(tmp_path / "tmp"))
+        answer = httpx.post(url, json=told, timeout=60, trust_env=False)
+        assert answer.status_code == 200, answer.text
+    site.shutdown()
 
 
 @pytest.mark.parametrize("path", ["/v1/scan", "/v1/jobs"])
