@@ -110,6 +110,22 @@ import click
 @click.option(
     "--max-job-files", type=click.IntRange(1), default=10_000, show_default=True, help="Images of one job."
 )
+@click.option(
+    "--max-archive-members",
+    type=click.IntRange(1),
+    default=100_000,
+    show_default=True,
+    metavar="N",
+    help="Members of a job's archive, of any kind; the rest are left out.",
+)
+@click.option(
+    "--archive-time",
+    type=click.FloatRange(0, min_open=True),
+    default=300.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds that reading a job's archive may take in all; then its reader is ended, and the rest left out.",
+)
 @click.option("--allow-urls", is_flag=True, help="Fetch pictures from public addresses that clients name.")
 @click.option(
     "--allow-host",
@@ -156,6 +172,8 @@ def command(
     data: Path | None,
     keep: float,
     max_job_files: int,
+    max_archive_members: int,
+    archive_time: float,
     allow_urls: bool,
     allow_host: tuple[str, ...],
     proxy: str | None,
@@ -214,6 +232,8 @@ def command(
         data=data,
         keep_s=keep * 3600,
         max_job_files=max_job_files,
+        max_archive_members=max_archive_members,
+        archive_s=archive_time,
         has_urls=allow_urls,
         hosts=allow_host,
         proxy=proxy,

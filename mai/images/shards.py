@@ -66,7 +66,12 @@ def of_file(path: Path) -> Shard:
 
 
 def members(
-    shard: Shard, *, hidden: bool = False, max_bytes: int = MAX_BYTES, places: bool = False
+    shard: Shard,
+    *,
+    hidden: bool = False,
+    max_bytes: int = MAX_BYTES,
+    places: bool = False,
+    max_entries: int | None = None,
 ) -> Iterator[Member]:
     """The pictures of a shard in its order; one that breaks off ends with a Member that says so.
 
@@ -75,6 +80,8 @@ def members(
         hidden: also members below a name that begins with a dot.
         max_bytes: a larger member is named with `too_large` and not read.
         places: also rows that name a file in place of holding it; else they are `not_found`.
+        max_entries: of a tar or zip, entries of any kind; where there are more, the shard ends with a Member that
+            says so.
     """
     if shard.size == 0:
         return iter([Member(None, None, ImageError("empty", "The shard has no bytes."))])
@@ -86,15 +93,21 @@ def members(
     if name.endswith(ZIP_SUFFIXES):
         from mai.images import zips
 
-        return zips.members(shard, hidden, max_bytes)
+        return zips.members(shard, hidden, max_bytes, max_entries)
     from mai.images import tar
 
-    return tar.members(shard, hidden, max_bytes)
+    return tar.members(shard, hidden, max_bytes, max_entries)
 
 
 def is_hidden(name: str) -> bool:
     """True if a part of a member's name begins with a dot."""
     return any(part.startswith(".") and part not in {".", ".."} for part in name.split("/"))
+
+
+def too_many(max_entries: int) -> Member:
+    """The last Member of a shard with more entries than may be read."""
+    told = f"The archive has more than {max_entries:,} members; the rest are left out. Send it in parts."
+    return Member(None, None, ImageError("too_large", told))
 
 
 def broken(error: BaseException, what: str, n_read: int) -> ImageError:

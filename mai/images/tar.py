@@ -12,7 +12,7 @@ from typing import cast
 from mai.errors import ImageError
 from mai.images import kinds
 from mai.images.files import too_large
-from mai.images.shards import Member, Shard, broken, is_hidden
+from mai.images.shards import Member, Shard, broken, is_hidden, too_many
 
 _MAX_NAME_BYTES = 2**20
 """Limit of a tar header that holds a long name: tarfile reads it whole, and it may claim gigabytes."""
@@ -46,7 +46,7 @@ _NAME_TYPES = frozenset(
 )
 
 
-def members(shard: Shard, hidden: bool, max_bytes: int) -> Iterator[Member]:
+def members(shard: Shard, hidden: bool, max_bytes: int, max_entries: int | None = None) -> Iterator[Member]:
     """The pictures of a tar in its order, plain or compressed; see mai/images/shards.py."""
     n_entries = 0
     try:
@@ -60,6 +60,9 @@ def members(shard: Shard, hidden: bool, max_bytes: int) -> Iterator[Member]:
             with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Entry) as archive:
                 while (entry := archive.next()) is not None:
                     n_entries += 1
+                    if max_entries is not None and n_entries > max_entries:
+                        yield too_many(max_entries)
+                        return
                     archive.members.clear()  # type: ignore[attr-defined]  # or a shard of millions fills memory
                     if entry.isreg() and (hidden or not is_hidden(entry.name)):
                         member = _tar_member(archive, entry, max_bytes)

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from mai.errors import ImageError
 from mai.images import kinds
 from mai.images.files import too_large
-from mai.images.shards import Member, Shard, broken, is_hidden
+from mai.images.shards import Member, Shard, broken, is_hidden, too_many
 from mai.images.zip_list import Zip
 
 _ENCRYPTED = 0x1
 """Bit of `flag_bits` (APPNOTE.TXT, section 4.4.4)."""
 
 
-def members(shard: Shard, hidden: bool, max_bytes: int) -> Iterator[Member]:
+def members(shard: Shard, hidden: bool, max_bytes: int, max_entries: int | None = None) -> Iterator[Member]:
     """The pictures of a zip in the order of its list; a damaged member gets a row and the others go on."""
     n_entries = 0
     try:
@@ -23,6 +23,9 @@ def members(shard: Shard, hidden: bool, max_bytes: int) -> Iterator[Member]:
             listed = Zip(raw)
             for entry in listed.entries():
                 n_entries += 1
+                if max_entries is not None and n_entries > max_entries:
+                    yield too_many(max_entries)
+                    return
                 if not entry.is_dir() and (hidden or not is_hidden(entry.filename)):
                     member = _member(listed.archive, entry, max_bytes)
                     if member is not None:

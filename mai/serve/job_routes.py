@@ -15,8 +15,7 @@ from fastapi import FastAPI, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from mai.report.table_csv import Csv
-from mai.serve import openapi
-from mai.serve.archive import kind_of
+from mai.serve import archive, openapi
 from mai.serve.jobs import Job, Jobs, Store
 from mai.serve.refusal import Refusal
 from mai.serve.room import told_size
@@ -58,7 +57,10 @@ JOB: dict[str, Any] = {
         "n_done": {"type": "integer"},
         "n_failed": {"type": "integer", "description": "Pictures that could not be judged."},
         "labels": {"type": "object", "additionalProperties": {"type": "integer"}},
-        "message": {"type": ["string", "null"]},
+        "message": {
+            "type": ["string", "null"],
+            "description": "Why it failed, or why its archive was not read to the end.",
+        },
     },
 }
 ANSWER = {"description": "The job as it stands.", "content": {"application/json": {"schema": JOB}}}
@@ -77,8 +79,13 @@ def routes(app: FastAPI, service: Service, data: Path) -> None:
         service.metrics,
         told.n_workers,
         told.keep_s,
-        told.scan.limits.max_bytes,
-        told.max_job_files,
+        archive.Bounds(
+            told.scan.limits.max_bytes,
+            told.max_job_files,
+            told.max_archive_members,
+            told.archive_s,
+            told.memory_mb,
+        ),
     )
     app.state.jobs = jobs
     pace = replace(told.pace, timeout_s=max(told.pace.timeout_s, JOB_UPLOAD_S))
@@ -116,11 +123,11 @@ def routes(app: FastAPI, service: Service, data: Path) -> None:
             with service.room.hold(folder, told_size(request, bounds.max_bytes), told.max_job_bytes) as room:
                 uploads = await receive(request, folder, bounds, room)
             service.rate.take(request.scope["mai_caller"], 1)
-            archive = kind_of(uploads[0].file, uploads[0].name) if len(uploads) == 1 else None
+            kind = archive.kind_of(uploads[0].file, uploads[0].name) if len(uploads) == 1 else None
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        jobs.store.add(job, owner(request), [upload.name for upload in uploads], archive)
+        jobs.store.add(job, owner(request), [upload.name for upload in uploads], kind)
         jobs.has_news()
         return job_of(request, job).to_dict(jobs.keep_s)
 

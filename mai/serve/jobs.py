@@ -16,17 +16,18 @@ import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mai.errors import UsageError
-from mai.serve.archive import Item, items
+from mai.serve.archive import Bounds, Item, items
 from mai.serve.desk import Desk
 from mai.serve.look import Answer, Ask, answer
 from mai.serve.metrics import Metrics
 from mai.serve.refusal import Refusal
+from mai.serve.unpack import Reader
 from mai.types import Record
 
 SWEEP_S = 60.0
@@ -252,8 +253,7 @@ class Jobs:
         metrics: counters.
         n_workers: pictures at a time.
         keep_s: seconds after which a finished job is deleted.
-        max_file_bytes: largest picture.
-        max_files: pictures of one job.
+        bounds: of archives.
     """
 
     def __init__(
@@ -263,16 +263,16 @@ class Jobs:
         metrics: Metrics,
         n_workers: int,
         keep_s: float,
-        max_file_bytes: int,
-        max_files: int,
+        bounds: Bounds,
     ) -> None:
         self.store, self.keep_s = store, keep_s
         self._desk, self._metrics, self._n_workers = desk, metrics, n_workers
-        self._max_file_bytes, self._max_files = max_file_bytes, max_files
+        self._bounds = bounds
         self._news = asyncio.Event()
         self._changed: dict[str, asyncio.Event] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._cancelled: set[str] = set()
+        self._readers: dict[str, Reader] = {}
 
     def start(self) -> None:
         """Begin; what an earlier process left is gone on with."""
@@ -293,6 +293,8 @@ class Jobs:
         """Stop a job and delete all of it."""
         if not job.is_over:
             self._cancelled.add(job.id)
+            if job.id in self._readers:  # it may be at a member that never ends
+                self._readers[job.id].kill()
         self.store.delete(job.id)
         self._tell(job.id)
 
@@ -332,9 +334,9 @@ class Jobs:
         self.store.set_state(job.id, "running")
         self._tell(job.id)
         try:
-            n_files = await self._look_at_all(job)
+            n_files, told = await self._look_at_all(job)
             if job.id not in self._cancelled:
-                self.store.set_state(job.id, "finished", n_files)
+                self.store.set_state(job.id, "finished", n_files, told)
         except Refusal as refusal:  # the service stops, or the desk is broken: it goes on another time
             self.store.set_state(job.id, "queued", message=refusal.message)
             await asyncio.sleep(1)
@@ -349,15 +351,17 @@ class Jobs:
                 shutil.rmtree(self.store.folder_of(job.id), ignore_errors=True)
             self._tell(job.id)
 
-    async def _look_at_all(self, job: Job) -> int:
-        """The number of pictures."""
+    async def _look_at_all(self, job: Job) -> tuple[int, str | None]:
+        """The number of pictures, and why an archive was not read to its end."""
         done = self.store.done(job.id)
         room = asyncio.Semaphore(self._n_workers)
-        n_files = 0
+        n_files, told = 0, None
         try:
-            async with asyncio.TaskGroup() as group:
-                async for item in self._items(job):
+            async with contextlib.aclosing(self._items(job)) as found, asyncio.TaskGroup() as group:
+                async for item in found:
                     n_files += 1
+                    if item.ends_archive:
+                        told = str(item.error)
                     if item.number in done:
                         if item.is_ours:  # or a job that goes on would fill the disk with what it has seen
                             item.file.unlink(missing_ok=True)
@@ -368,15 +372,25 @@ class Jobs:
                     group.create_task(self._look_at(job.id, item, room))
         except ExceptionGroup as several:
             raise several.exceptions[0] from None
-        return n_files
+        return n_files, told
 
-    async def _items(self, job: Job) -> AsyncIterator[Item]:
-        """Pictures one after another; archives are read in a thread."""
-        found = items(
-            self.store.folder_of(job.id), job.names, job.archive, self._max_file_bytes, self._max_files
-        )
-        while (item := await asyncio.to_thread(next, found, None)) is not None:
-            yield item
+    async def _items(self, job: Job) -> AsyncGenerator[Item]:
+        """Pictures one after another; those of archives come from a process of their own."""
+        folder = self.store.folder_of(job.id)
+        if job.archive is None:
+            for item in items(folder, job.names, None, self._bounds):
+                yield item
+            return
+        name = job.names[0] if job.names else job.archive
+        reader = await asyncio.to_thread(Reader, folder, name, job.archive, self._bounds)
+        self._readers[job.id] = reader
+        try:
+            while (found := await asyncio.to_thread(reader.next)) is not None:
+                yield found
+        finally:
+            del self._readers[job.id]
+            reader.kill()  # a thread that still waits for it is let go
+            await asyncio.to_thread(reader.close)
 
     async def _look_at(self, job: str, item: Item, room: asyncio.Semaphore) -> None:
         try:

@@ -85,7 +85,7 @@ class Look:
         """Look at one picture; never raises, whatever the picture does."""
         if not self._is_limited:
             self._is_limited = True
-            _limit(self._memory_mb)
+            limit(self._memory_mb)
         found = Found(ask.path, ask.file, named=True)
         try:
             if ask.want == "record":
@@ -103,7 +103,7 @@ class Look:
             return answer(Record(ask.path, "detector_failed", message=told))
 
 
-def _limit(memory_mb: int | None) -> None:
+def limit(memory_mb: int | None) -> None:
     """Let this process end before others where memory ends."""
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500", "ascii")

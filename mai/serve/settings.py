@@ -35,6 +35,8 @@ class ServeSettings:
         keep_s: time after which a finished job is deleted.
         max_job_bytes: body of a job.
         max_job_files: images of a job.
+        max_archive_members: entries of any kind in a job's archive.
+        archive_s: time that reading a job's archive may take.
         has_urls: addresses of pictures may be given in their place.
         hosts: names under which the service is reached, beside its address; empty beyond loopback: any.
         proxy: address of a reverse proxy whose X-Forwarded-For is believed.
@@ -57,6 +59,8 @@ class ServeSettings:
     keep_s: float = 86_400.0
     max_job_bytes: int = 2 * 2**30
     max_job_files: int = 10_000
+    max_archive_members: int = 100_000
+    archive_s: float = 300.0
     has_urls: bool = False
     hosts: tuple[str, ...] = ()
     proxy: str | None = None

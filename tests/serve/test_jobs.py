@@ -7,12 +7,14 @@ import csv
 import gzip
 import io
 import json
+import os
 import signal
 import sqlite3
+import struct
 import tarfile
 import time
 import zipfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import pytest
 from running_service import Running, picture, serving
 
 from mai.serve import jobs as jobs_module
-from mai.serve.archive import items, kind_of
+from mai.serve.archive import Bounds, items, kind_of
 from mai.serve.jobs import Jobs, Store
 from mai.serve.look import Answer, Ask, answer
 from mai.serve.metrics import Metrics
@@ -116,8 +118,8 @@ def test_archives(service: Running, kind: str) -> None:
 def test_hostile_archives_cost_little(tmp_path: Path) -> None:
     def first(data: bytes, **limits: int) -> list[Any]:
         (tmp_path / "0").write_bytes(data)
-        found = items(tmp_path, ("x.zip",), "zip", limits.get("bytes", 10**6), limits.get("files", 100))
-        return list(found)
+        bounds = Bounds(limits.get("bytes", 10**6), limits.get("files", 100), limits.get("members", 1000))
+        return list(items(tmp_path, ("x.zip",), "zip", bounds))
 
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -129,11 +131,104 @@ def test_hostile_archives_cost_little(tmp_path: Path) -> None:
     many = first(zipped({f"{n}.jpg": picture() for n in range(9)}), files=4)
     assert len(many) == 5
     assert "left out" in str(many[-1].error)
+    some = first(zipped({f"{n}.txt": b"no picture" for n in range(9)} | {"a.jpg": picture()}), members=9)
+    assert "more than 9 members" in str(some[0].error)
     cut = first(zipped({"a.jpg": picture()})[:-30])
     assert cut[0].error is not None
     assert {path.name for path in tmp_path.iterdir()} <= {"0", *(f"member-{n}" for n in range(9))}
     (tmp_path / "plain").write_bytes(picture())
     assert kind_of(tmp_path / "plain", "a.jpg") is None
+
+
+def of_many_members(n: int) -> bytes:
+    """A zip of so many empty members; zipfile would take minutes to write it."""
+    listed, at = [], 0
+    parts = []
+    for number in range(n):
+        name = b"%07d.txt" % number
+        facts = (20, 0, 0, 0, 0, 0, 0, 0, len(name), 0)
+        parts.append(struct.pack("<4s5H3L2H", b"PK\x03\x04", *facts) + name)
+        listed.append(struct.pack("<4sH5H3L5H2L", b"PK\x01\x02", 20, *facts, 0, 0, 0, 0, at) + name)
+        at += len(parts[-1])
+    body = b"".join(listed)
+    start = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, n, n, len(body), at)
+    where = struct.pack("<4sLQL", b"PK\x06\x07", 0, at + len(body), 1)
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    return b"".join([*parts, body, start, where, end])
+
+
+def bomb(n: int = 2**40) -> bytes:
+    """A compressed tar with one member of a terabyte, whose zeros never end; as much of it as 64 GiB need."""
+    entry = tarfile.TarInfo("large.bin")
+    entry.size = n
+    zeros = gzip.compress(bytes(2**26), 6)
+    return gzip.compress(entry.tobuf(tarfile.GNU_FORMAT)) + zeros * 1024
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of one process (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.fixture(scope="module")
+def bounded(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Iterator[Running]:
+    """A service with narrow bounds for archives."""
+    folder = tmp_path_factory.mktemp("bounded")
+    with serving(
+        "--workers", "1", "--weights", str(weights), "--data", str(folder / "data"),
+        "--max-archive-members", "5000", "--archive-time", "4", log=folder / "log",
+    ) as running:  # fmt: skip
+        yield running
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads CPU seconds in /proc")
+@pytest.mark.parametrize("kind", ["zip", "tgz"])
+def test_an_archive_that_costs_too_much_is_left_early(bounded: Running, kind: str) -> None:
+    """A million members; a terabyte of zeros. The service's own process does none of the work, and says why it ends."""
+    data = of_many_members(1_000_000) if kind == "zip" else bomb()
+    started = bounded.client.post("/v1/jobs", params={"name": f"x.{kind}"}, content=data)
+    before = cpu_s(bounded.process.pid)
+    assert started.status_code == 202, started.text
+    told = finished(bounded, started.json()["id"], 120)
+    assert cpu_s(bounded.process.pid) - before < 2
+    assert (told["state"], told["n_done"], told["n_failed"]) == ("finished", 1, 1)
+    said, status = {
+        "zip": ("more than 5,000 members", "too_large"), "tgz": ("took longer than 4 s", "timed_out"),
+    }[kind]  # fmt: skip
+    assert said in told["message"]
+    row = json.loads(bounded.client.get(f"/v1/jobs/{told['id']}/results").text)
+    assert (row["path"], row["status"], row["message"]) == (f"x.{kind}", status, told["message"])
+    assert bounded.client.post("/v1/scan", content=picture()).status_code == 200
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
+@pytest.mark.parametrize("how", ["delete", "kill"])
+def test_the_reader_of_an_archive_can_be_ended(bounded: Running, how: str) -> None:
+    """A job that is deleted stops it at once; one that is killed from outside costs a row, not the service."""
+    others = set(bounded.workers())
+    begin = time.monotonic()
+    job = bounded.client.post("/v1/jobs", params={"name": "x.tgz"}, content=bomb()).json()["id"]
+    while not (reading := set(bounded.workers()) - others):
+        assert time.monotonic() - begin < 60
+        time.sleep(0.02)
+    if how == "delete":
+        assert bounded.client.delete(f"/v1/jobs/{job}").status_code == 204
+        begin = time.monotonic()
+        while set(bounded.workers()) & reading:
+            assert time.monotonic() - begin < 3
+            time.sleep(0.02)
+    else:
+        for pid in reading:
+            os.kill(pid, signal.SIGKILL)
+        told = finished(bounded, job, 60)
+        assert (told["state"], told["n_failed"]) == ("finished", 1)
+        assert "process that read the archive died" in told["message"]
+    after = bounded.client.post(
+        "/v1/jobs", params={"name": "x.zip"}, content=zipped({"a.jpg": picture()})
+    ).json()
+    told = finished(bounded, after["id"], 60)
+    assert (told["state"], told["n_done"], told["message"]) == ("finished", 1, None)
 
 
 def test_a_job_is_finished_after_a_kill_and_a_restart(tmp_path: Path, weights: Path) -> None:
@@ -190,7 +285,7 @@ class Answering:
 def in_background(store: Store, run: Callable[[Jobs], Awaitable[None]]) -> None:
     async def main() -> None:
         desk: Any = Answering()
-        jobs = Jobs(store, desk, Metrics(desk), 1, 3600, 10**6, 100)
+        jobs = Jobs(store, desk, Metrics(desk), 1, 3600, Bounds(10**6, 100))
         jobs.start()
         await run(jobs)
         await jobs.close()
