@@ -40,6 +40,7 @@ def list_weights(as_json: bool) -> None:
 def show(name: str, as_json: bool) -> None:
     """Show the card of weights: NAME is resnet_v1_0, resnet (its newest), or a folder."""
     from mai import weights
+    from mai.measure.metrics import wilson
     from mai.report.escape import visible
 
     found = weights.load(name)
@@ -55,13 +56,15 @@ def show(name: str, as_json: bool) -> None:
     click.echo(
         f"Thresholds measured on {table.n_authentic} authentic and {table.n_synthetic} synthetic images:"
     )
-    for kind, points, sign in (
-        ("false positives", table.synthetic, ">="),
-        ("false negatives", table.authentic, "<="),
+    for kind, points, sign, n in (
+        ("false positives", table.synthetic, ">=", table.n_authentic),
+        ("false negatives", table.authentic, "<=", table.n_synthetic),
     ):
         for point in points:
+            share = wilson(point.n_errors, n)
             click.echo(
-                f"  {point.rate:>6g} {kind}: score {sign} {point.score:.4f} ({_errors(point.n_errors)})"
+                f"  {point.rate:>6g} {kind}: score {sign} {point.score:.4f} ({_errors(point.n_errors)}, "
+                f"95 %: {share.low:.3f} to {share.high:.3f})"
             )
     card = found.folder / "README.md"
     if card.exists():

@@ -87,9 +87,9 @@ def test_weights_are_shown_with_their_thresholds_and_card(mai, shipped: Path) ->
     assert listed.startswith("resnet_v1_0")
     shown = mai("weights", "show", "resnet").out
     assert "0.01 false positives: score >= 0." in shown
-    assert re.search(r"\(0 errors\)|\([2-9] errors\)", shown)
-    assert "(1 error)" in shown
-    assert "(1 errors)" not in shown
+    assert re.search(r"\([02-9] errors, 95 %: ", shown)
+    assert "(1 error, 95 %: 0.000 to 0.011)" in shown, "Wilson's interval of 1 in 500"
+    assert "(1 errors" not in shown
     assert "# Card\\x1b[2J" in shown
     config = json.loads(mai("weights", "show", str(shipped), "--json").out)
     assert config["format"] == "mai.weights/1"
