@@ -164,16 +164,62 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str
         raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def need_columns(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Raise DataError if rows of a part lack a column."""
-    missing = [name for name in _FIELDS if rows and name not in rows[0]]
-    if missing:
-        raise DataError(f"{path} is no part of a set of pairs: it has no column '{missing[0]}'.")
+def read_part(path: Path) -> list[dict[str, Any]]:
+    """All rows of a part of the pairs.
+
+    Raises:
+        DataError: it is damaged, or its columns are not those of a set of pairs.
+    """
+    parquet = require("pyarrow.parquet", "pairs", "Reading pairs")
+    pa = require("pyarrow", "pairs", "Reading pairs")
+    try:
+        found = parquet.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    for wanted in pair_schema():
+        place = found.get_field_index(wanted.name)
+        if place < 0:
+            raise DataError(f"{path} is no part of a set of pairs: it has no column '{wanted.name}'.")
+        if problem := _misfit(wanted.name, found.field(place).type, wanted.type):
+            raise DataError(
+                f"{path} was not made by mai pairs: {problem}. As a labelled set it may still serve: mai data audit"
+            )
+    return read_rows(path)
+
+
+def _misfit(column: str, found: Any, wanted: Any) -> str | None:
+    """What another program keeps in a column of that name, where it is not what stands here; None if it is."""
+    told, needed = _kind(found), _kind(wanted)
+    if told == "nothing":
+        return None
+    if told != needed:
+        inner = ", ".join(wanted.field(i).name for i in range(wanted.num_fields))
+        return f"its column '{column}' holds {told}, not {needed}" + (f" of {inner}" if inner else "")
+    for i in range(wanted.num_fields):
+        name = wanted.field(i).name
+        place = found.get_field_index(name)
+        if place < 0:
+            return f"its column '{column}' has no '{name}'"
+        if problem := _misfit(f"{column}.{name}", found.field(place).type, wanted.field(i).type):
+            return problem
+    return None
+
+
+def _kind(kind: Any) -> str:
+    """What a column holds, in a word that does not depend on its width."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return _kind(kind.value_type)
+    if types.is_integer(kind) or types.is_floating(kind):
+        return "numbers"
+    word = str(kind).partition("<")[0].removeprefix("large_").removesuffix("_view")
+    return {"null": "nothing", "struct": "a struct", "string": "text", "binary": "bytes"}.get(word, str(kind))
 
 
 def is_recorded(row: dict[str, Any]) -> bool:
     """True if a pair's row says which generator made it, with which seed and in which size."""
-    told = row["generator"] or {}
+    told = row["generator"] or {}  # a struct: read_part has seen to it
     return all(told.get(name) is not None for name in ("name", "seed", "width", "height"))
 
 
@@ -187,8 +233,12 @@ def counts_of(path: Path) -> dict[str, Any]:
     pa = require("pyarrow", "pairs", "Reading pairs")
     try:
         found: dict[str, Any] = json.loads(parquet.read_schema(path).metadata[b"mai"])
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error!r}") from error
+    except (KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} was not made by mai pairs: it does not say how many rows have which status."
+        ) from error
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     return found
 
 
@@ -215,9 +265,7 @@ def rows_of(folder: Path, only_pairs: bool = True) -> Iterator[dict[str, Any]]:
         DataError: a part is damaged or of another kind, or a pair does not say what made it.
     """
     for part in parts(folder):
-        rows = read_rows(part)
-        need_columns(rows, part)
-        for row in rows:
+        for row in read_part(part):
             if row["status"] == "ok" and not is_recorded(row):
                 raise DataError(
                     f"{part.name} holds the pair {row['id']}, and the generator that made it is not recorded. Run: "

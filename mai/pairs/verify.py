@@ -61,8 +61,7 @@ def verify(folder: Path, again: int = 0, runtime: Runtime | None = None) -> Veri
         if not path.is_file():
             continue
         try:
-            rows = store.read_rows(path)
-            store.need_columns(rows, path)
+            rows = store.read_part(path)
         except DataError as error:
             found.problems.append(str(error))
             continue

@@ -141,6 +141,65 @@ def test_a_part_of_another_kind_is_a_problem(pairs: Path, tmp_path: Path, mai: M
     assert (code, "it has no column 'status'" in out) == (1, True), out
 
 
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        ("generator", "its column 'generator' holds text, not a struct of name, id, revision, seed"),
+        ("generator.seed", "its column 'generator.seed' holds text, not numbers"),
+        ("generator.width", "its column 'generator' has no 'width'"),
+        ("synthetic", "its column 'synthetic' holds bytes, not a struct of bytes, path"),
+    ],
+)
+def test_a_part_from_elsewhere_is_told_by_its_column(
+    pairs: Path, tmp_path: Path, mai: Mai, column: str, told: str
+) -> None:
+    """A set of the hub may have the columns' names, and plain text for the generator."""
+    import shutil
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    copy = tmp_path / "copy"
+    shutil.copytree(pairs, copy)
+    part = store.pair_part(copy, 0, 3)
+    rows, (name, _, inner) = store.read_rows(part), column.partition(".")
+    for row in rows:
+        if row[name] is None:
+            continue
+        if column == "generator":
+            row[name] = row[name]["name"]
+        elif column == "synthetic":
+            row[name] = row[name]["bytes"]
+        elif inner == "seed":
+            row[name]["seed"] = str(row[name]["seed"])
+        else:
+            del row[name][inner]
+    with parquet.ParquetFile(part) as opened:
+        counts = opened.schema_arrow.metadata[b"mai"]
+    table = pa.Table.from_pylist(rows)
+    parquet.write_table(table.replace_schema_metadata({"mai": counts}), part)
+    code, out, err = mai("pairs", "verify", copy)
+    assert (code, told in out) == (1, True), out + err
+    for call in (("show", copy), ("export", copy, "--to", "imagefolder", "--output", tmp_path / "out")):
+        code, _, err = mai("pairs", *call)
+        assert (code, told in err, "mai data audit" in err) == (1, True, True), err
+    found = [row for row in read_set(str(part)).rows if row.label]
+    assert {row.generator for row in found} == {"tiny"}, "what it says still serves as labels"
+
+
+def test_a_part_without_counts_says_who_did_not_make_it(pairs: Path, tmp_path: Path, mai: Mai) -> None:
+    import shutil
+
+    from pyarrow import parquet
+
+    copy = tmp_path / "copy"
+    shutil.copytree(pairs, copy)
+    part = store.pair_part(copy, 0, 3)
+    parquet.write_table(parquet.read_table(part).replace_schema_metadata(None), part)
+    code, out, _ = mai("pairs", "status", copy)
+    assert (code, "was not made by mai pairs: it does not say how many rows are ok" in out) == (1, True), out
+
+
 def test_it_opens_as_a_hugging_face_set_with_two_image_columns(pairs: Path, tmp_path: Path) -> None:
     import datasets
 
