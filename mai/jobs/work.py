@@ -2,7 +2,8 @@
 
     for each shard without a part: lease -> make (a temporary file) -> fsync -> final name -> lease released
 
-kill -9 at any moment leaves a temporary file and a stale lease: another worker, or the next run, does that shard again.
+kill -9 at any moment leaves a temporary file and a stale lease: another worker, or the next run, does that shard again
+and removes the file (mai/jobs/leftovers.py).
 Ctrl-C ends after the row in hand; what the shard has so far is kept under work/ and taken up again.
 """
 
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mai.jobs import leftovers
 from mai.jobs.leases import LEASE_S, Lease, LeaseLostError, Leases
-from mai.jobs.parts import give_name, room_needed, temporary
+from mai.jobs.parts import give_name, room_needed
 
 POLL_S = 1.0
 """Between two looks at shards that others have."""
@@ -125,7 +127,7 @@ def work(
     lease_s: float = LEASE_S,
     is_waiting: bool = True,
 ) -> Outcome:
-    """Work until every shard has its part.
+    """Work until every shard has its part; what killed workers left is removed at the start and at the end.
 
     Args:
         folder: of the run, shared by all workers; `folder/work` is made.
@@ -142,6 +144,7 @@ def work(
     place.mkdir(parents=True, exist_ok=True)
     leases = Leases(place / f"leases-{task.name}", lease_s)
     n_parts = n_lost = 0
+    leftovers.clear(place, task.name, leases)
     left = missing(task)
     while left and not stop():
         held = leases.held()
@@ -157,11 +160,14 @@ def work(
         with room_needed(place):
             lease = leases.take(shard, held.get(shard))
         if lease is not None:
+            if shard in held:
+                leftovers.clear(place, task.name, leases)
             try:
                 n_parts += _one(place, task, lease, stop, tell, lease_s)
             except LeaseLostError:
                 n_lost += 1
         left = missing(task)
+    sweep(folder, task, lease_s)
     return Outcome(n_parts, n_lost, len(left), stop())
 
 
@@ -175,7 +181,7 @@ def _one(
 ) -> int:
     """Make one part; 1 if it got its name here."""
     final = task.part(lease.shard)
-    part = temporary(place)
+    part = leftovers.unfinished(place, task.name, lease)
     partial = place / f"{task.name}-{lease.shard:05d}.partial"
     lease.beat(lease_s / 6)
     try:
@@ -188,10 +194,11 @@ def _one(
             if is_whole:
                 try:
                     made = give_name(part, final)
-                except FileNotFoundError:  # another finished the shard, and the last one out has swept
-                    if not final.exists():
-                        raise
-                    return 0
+                except FileNotFoundError:  # silent for so long that others took us for dead and swept
+                    if final.exists():
+                        return 0
+                    lease.check()
+                    raise
                 partial.unlink(missing_ok=True)
                 return int(made)
             if part.exists():
@@ -202,11 +209,12 @@ def _one(
         lease.release()
 
 
-def sweep(folder: Path, task: Task) -> None:
-    """Remove what killed workers left, once every part is there."""
+def sweep(folder: Path, task: Task, lease_s: float = LEASE_S) -> None:
+    """Once every part is there, remove what workers of this pass left: unfinished parts, kept rows, leases."""
     place = folder / "work"
     if missing(task) or not place.exists():
         return
-    leftovers = (".*.tmp", f"{task.name}-*.partial", f"leases-{task.name}/*")
-    for path in [path for pattern in leftovers for path in place.glob(pattern)]:
-        path.unlink(missing_ok=True)
+    leftovers.clear(place, task.name, Leases(place / f"leases-{task.name}", lease_s))
+    for pattern in (f"{task.name}-*.partial", f"leases-{task.name}/*"):
+        for path in place.glob(pattern):
+            path.unlink(missing_ok=True)

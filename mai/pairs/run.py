@@ -390,7 +390,7 @@ def run(given: Pass, stop: Callable[[], bool], tell: Callable[[int], None]) -> O
         torch.set_num_threads(given.threads)
     task = task_of(given)
     if not missing(task):
-        sweep(given.folder, task)
+        sweep(given.folder, task, given.lease_s)
         return Outcome(0, 0, 0, False)
     if given.name == "generate":
         first = CaptionTask(given.folder, task.settings, task.planned, _none)
@@ -398,9 +398,7 @@ def run(given: Pass, stop: Callable[[], bool], tell: Callable[[int], None]) -> O
             raise UsageError(
                 f"{len(left)} of {first.n_shards} parts have no captions yet. Run first: mai pairs caption"
             )
-    outcome = work(given.folder, task, stop=stop, tell=tell, lease_s=given.lease_s)
-    sweep(given.folder, task)
-    return outcome
+    return work(given.folder, task, stop=stop, tell=tell, lease_s=given.lease_s)
 
 
 def _none() -> Captioner:

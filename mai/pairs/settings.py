@@ -104,7 +104,9 @@ def begin(folder: Path, wanted: Settings, which: tuple[str, ...]) -> Settings:
     folder.mkdir(parents=True, exist_ok=True)
     path = _files(folder)[which is SECOND_PASS]
     if not path.exists():
-        if which is FIRST_PASS and any(p.name not in {"work"} for p in folder.iterdir()):
+        if which is FIRST_PASS and any(
+            p.name != "work" and not (p.name[:1] == "." and p.suffix == ".tmp") for p in folder.iterdir()
+        ):
             raise UsageError(f"'{folder}' holds other files. Give --output a new or empty folder.")
         asked = asdict(wanted)
         write_json(path, {name: asked[name] for name in which})

@@ -10,7 +10,7 @@ from mai.errors import UsageError
 from mai.jobs.engines import Run, run_here, run_processes, run_ray
 from mai.jobs.leases import LEASE_S
 from mai.jobs.stop import stop_on_signals
-from mai.jobs.work import Outcome, missing, work
+from mai.jobs.work import Outcome, missing, sweep, work
 from mai.pairs import plan as plans
 from mai.pairs import settings as kept
 from mai.pairs import store
@@ -67,9 +67,8 @@ def make_plan(
         UsageError: there is no authentic image.
     """
     task = plans.PlanTask(folder, settings, n_workers, progress)
-    if missing(task):
-        with stop_on_signals() as stop:
-            work(folder, task, stop=stop.is_set, lease_s=lease_s)
+    with stop_on_signals() as stop:
+        work(folder, task, stop=stop.is_set, lease_s=lease_s)
     return not missing(task)
 
 
@@ -105,7 +104,9 @@ def run_pass(given: Pass, engine: Engine, tell: Callable[[int], None], tick: Cal
         UsageError: an unknown engine.
         MaiError: the disk is full, weights are missing, or all workers died.
     """
-    if not missing(task_of(given)):
+    task = task_of(given)
+    if not missing(task):
+        sweep(given.folder, task, given.lease_s)
         return Outcome(0, 0, 0, False)
     worker: Run[Pass] = run
     if engine.name == "ray":

@@ -15,14 +15,15 @@ from pair_material import make_authentic
 from slow_engine import task
 
 from mai.errors import MaiError, UsageError
+from mai.jobs import leftovers
 from mai.jobs.leases import LeaseLostError, Leases
 from mai.jobs.parts import give_name, temporary
 from mai.jobs.work import work
 from mai.pairs import registry, store
 from mai.pairs.progress import state_of
-from mai.pairs.run import CaptionTask
+from mai.pairs.run import CaptionTask, Pass
 from mai.pairs.settings import Settings, stored_mix
-from mai.pairs.start import begin, begin_generating, make_plan
+from mai.pairs.start import Engine, begin, begin_generating, make_plan, run_pass
 from mai.pairs.verify import verify
 
 WORKER = Path(__file__).with_name("slow_engine.py")
@@ -88,6 +89,82 @@ def test_kill_9_of_three_workers_loses_no_row_and_makes_none_twice(tmp_path: Pat
     assert (found.n_rows, found.n_missing, found.problems) == (60, 0, [])
     assert len(set(rows_in(folder))) == len(rows_in(folder)) == 60
     assert not list((folder / "work").rglob("*.tmp")), "the last one out sweeps"
+
+
+def dying(folder: Path, moment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(WORKER.with_name("dying_engine.py")), str(folder), moment]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def unfinished(folder: Path) -> list[Path]:
+    return list((folder / "work").rglob("*.tmp"))
+
+
+def test_what_a_killed_worker_was_writing_is_removed_at_the_next_start_and_at_the_end(
+    tmp_path: Path, photos: Path
+) -> None:
+    folder = prepared(tmp_path / "ds", photos, 20)
+    assert dying(folder, "writing").wait() == -signal.SIGKILL
+    assert len(unfinished(folder)) == 1
+    outcome = work(folder, task(folder, 0.0), stop=lambda: True)
+    assert (outcome.n_parts, unfinished(folder)) == (0, []), "the next start sweeps, whatever it does then"
+    assert dying(folder, "writing").wait() == -signal.SIGKILL
+    assert work(folder, task(folder, 0.0)).n_left == 0
+    assert not unfinished(folder), "and so does the last one out"
+    assert verify(folder).problems == []
+
+
+def test_a_kill_between_a_parts_two_names_leaves_nothing_after_the_next_run(
+    tmp_path: Path, photos: Path
+) -> None:
+    """The last part has its name, so that the next run has nothing left to make."""
+    folder = prepared(tmp_path / "ds", photos, 60)
+    assert dying(folder, "named").wait() == -signal.SIGKILL
+    assert len(unfinished(folder)) == len(list((folder / "data").glob("*.parquet"))) == 1
+    nothing = run_pass(Pass(folder, "generate"), Engine(), lambda _: None, lambda: None)
+    assert (nothing.n_parts, nothing.n_left, unfinished(folder)) == (0, 0, [])
+    assert (verify(folder).n_rows, verify(folder).problems) == (60, [])
+
+
+def test_the_part_of_a_living_worker_is_left_alone(tmp_path: Path, photos: Path) -> None:
+    folder = prepared(tmp_path / "ds", photos, 20)
+    worker = dying(folder, "waiting")
+    assert worker.stdout and worker.stdout.readline() == "waiting\n"
+    (its,) = unfinished(folder)
+    assert work(folder, task(folder, 0.0), is_waiting=False).n_parts == 2, "the other two"
+    assert unfinished(folder) == [its], "neither a start nor an end takes what a living one writes"
+    # The other pass, begun anew and swept.
+    assert run_pass(Pass(folder, "caption"), Engine(), lambda _: None, lambda: None).n_left == 0
+    assert unfinished(folder) == [its]
+    (folder / "go").touch()
+    out, _ = worker.communicate(timeout=60)
+    assert (worker.returncode, "n_parts=1" in out, unfinished(folder)) == (0, True, []), out
+    assert (verify(folder).n_rows, verify(folder).problems) == (60, [])
+
+
+def test_of_a_worker_elsewhere_only_its_silence_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases = Leases(tmp_path / "leases-generate", lease_s=30.0)
+    monkeypatch.setattr(leftovers, "machine", lambda: "elsewhere")
+    lease = leases.take(3, None)
+    assert lease is not None
+    its = leftovers.unfinished(tmp_path, "generate", lease)
+    monkeypatch.undo()
+    its.write_bytes(b"PAR1")
+    old = time.time() - 100
+    os.utime(its, (old, old))
+    leftovers.clear(tmp_path, "generate", leases)
+    assert its.exists(), "it beats: its lease is fresh, however long a part takes to grow"
+    lease.release()
+    os.utime(its)
+    leftovers.clear(tmp_path, "generate", leases)
+    assert its.exists(), "its lease is gone, and it still writes"
+    os.utime(its, (old, old))
+    leftovers.clear(tmp_path, "caption", leases)
+    assert its.exists(), "the other pass is not asked"
+    leftovers.clear(tmp_path, "generate", leases)
+    assert not its.exists()
 
 
 @pytest.mark.soak
@@ -231,6 +308,11 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path, photos: P
     begin(tmp_path / "ds", Settings(authentic=str(photos), captioner="words"))
     with pytest.raises(UsageError, match="started with captioner 'words', not 'txt'"):
         begin(tmp_path / "ds", Settings(authentic=str(photos), captioner="txt"))
+    (tmp_path / "killed").mkdir()
+    temporary(tmp_path / "killed").write_text(
+        "{"
+    )  # of a start that ended in the middle, or of one beside this
+    begin(tmp_path / "killed", Settings(authentic=str(photos), captioner="words"))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(UsageError, match="holds other files"):
