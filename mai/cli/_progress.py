@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from mai.types import Record
 
 _RECENT_S = 30.0
-"""Seconds that the speed, and so the time left, is taken over."""
+"""Seconds that the speed, and so the time left, is taken over, at most: early on it is the later half of what was
+seen, so that the start of processes is soon forgotten."""
+
+_LEAST_S = 1.0
+"""Seconds after the first row before a speed is told: what came before says nothing about the rest."""
 
 
 @dataclass
@@ -78,7 +82,8 @@ class Progress:
             from mai.scanning.count import Count
 
             self._count = Count(sources)
-        self._marks: deque[tuple[float, int]] = deque([(self._start, 0)])
+        self._marks: deque[tuple[float, int]] = deque()
+        self._first = self._start
 
     @property
     def total(self) -> int | None:
@@ -92,6 +97,9 @@ class Progress:
     def step(self, tally: Tally) -> None:
         """Show how far it is: ten times a second for people, once a second for programs, at most."""
         now = time.monotonic()
+        if not self._marks:
+            self._first = now
+            self._marks.append((now, tally.n - tally.n_before))
         if now - self._last <= (0.1 if self._is_shown else 1.0) or not (self._is_shown or self._is_json):
             return
         self._last = now
@@ -100,28 +108,32 @@ class Progress:
         else:
             self._write_line(tally)
 
-    def _speed(self, tally: Tally) -> float:
-        """Files a second of late."""
+    def _speed(self, tally: Tally) -> float | None:
+        """Files a second of late; None while too little was seen."""
         now, n = time.monotonic(), tally.n - tally.n_before
-        if now - self._marks[-1][0] >= 1.0:
+        if not self._marks or now - self._first < _LEAST_S:
+            return None
+        if now - self._marks[-1][0] >= _LEAST_S:
             self._marks.append((now, n))
-            while now - self._marks[0][0] > _RECENT_S and len(self._marks) > 2:
-                self._marks.popleft()
+        since = now - min(_RECENT_S, max(_LEAST_S, (now - self._first) / 2))
+        while len(self._marks) > 1 and self._marks[1][0] <= since:
+            self._marks.popleft()
         then, n_then = self._marks[0]
-        return (n - n_then) / max(now - then, 1e-9)
+        return (n - n_then) / (now - then) if now > then else None
 
-    def _left(self, tally: Tally, speed: float) -> tuple[int | None, float | None]:
+    def _left(self, tally: Tally, speed: float | None) -> tuple[int | None, float | None]:
         """Files in all and seconds left, as far as they are known."""
         total = self.total
         if total is None or total < tally.n:
             return None, None
-        return total, (total - tally.n) / speed if speed > 0 else None
+        return total, (total - tally.n) / speed if speed else None
 
     def _write_line(self, tally: Tally) -> None:
         speed = self._speed(tally)
         total, left_s = self._left(tally, speed)
         told = f"{tally.n:,} images" if total is None else f"{tally.n:,} of {total:,} images"
-        told += f", {speed:.1f}/s"
+        if speed is not None:
+            told += f", {speed:.1f}/s"
         if left_s is not None:
             told += f", {_duration(left_s)} left"
         if tally.n_failed:
@@ -146,7 +158,7 @@ class Progress:
             "files": tally.n, "total": total, "failed": tally.n_failed, "labels": tally.labels,
             "statuses": tally.statuses, "seconds": round(seconds, 2),
             "files_per_second": round((tally.n - tally.n_before) / max(seconds, 1e-9), 2),
-            "files_per_second_lately": round(speed, 2),
+            "files_per_second_lately": None if speed is None else round(speed, 2),
             "seconds_left": None if left_s is None or is_done else round(left_s, 1), "done": is_done,
         }  # fmt: skip
         click.echo(json.dumps(values), err=True)
