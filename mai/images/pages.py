@@ -12,19 +12,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mai.images.page_heads import DATA_V2, DICTIONARY, Page, heads
+
 LARGE = 16 * 2**20
 """Bytes of a page up to which pyarrow reads it."""
-
-_HEADER_BYTES = 2**16
-"""Most bytes of a page's header; writers leave large statistics out."""
 
 _STREAMED = {"UNCOMPRESSED": "", "ZSTD": "zstd", "GZIP": "gzip", "BROTLI": "brotli"}
 WHOLE = {"SNAPPY": "snappy"}
 """A format that is unpacked in one go: the page is held once, and where the file is mapped, no copy of the packed."""
 
-_DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
 _PLAIN, _NUMBERED = 0, (2, 8)
 _PIECE = 2**20
+_MOST_REPEATS = 1000
+"""Values of a dictionary that stand in it already: writers put each in once, a bomb repeats one without end."""
+
+_SNAPPY_TIMES = 64 / 3
+"""Bytes that snappy's densest element, a copy of three bytes, unpacks to, a byte (format_description.txt, 2.2.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +42,6 @@ class TooLong:
 
 
 Value = bytes | TooLong | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Page:
-    kind: int
-    start: int
-    n_packed: int
-    n_bytes: int
-    n_values: int
-    encoding: int
-    n_level_bytes: int = 0
-    is_packed: bool = True
 
 
 class Column:
@@ -70,7 +61,7 @@ class Column:
         start = chunk.data_page_offset
         if chunk.has_dictionary_page and chunk.dictionary_page_offset:
             start = min(start, chunk.dictionary_page_offset)
-        self._pages = list(_pages(file, start, start + chunk.total_compressed_size))
+        self._pages = list(heads(file, start, start + chunk.total_compressed_size))
 
     @property
     def is_large(self) -> bool:
@@ -92,8 +83,8 @@ class Column:
         dictionary: list[Value] = []  # a page at most
         for page in self._pages:
             stream = _Reader(self._body(page), page.n_bytes - page.n_level_bytes)
-            if page.kind == _DICTIONARY:
-                dictionary = [stream.value(max_bytes) for _ in range(page.n_values)]
+            if page.kind == DICTIONARY:
+                dictionary = _dictionary(page, stream, max_bytes)
                 continue
             levels = self._levels(page, stream)
             numbers: Iterator[int] | None = None
@@ -108,7 +99,7 @@ class Column:
                 else:
                     yield dictionary[next(numbers)]
 
-    def _body(self, page: _Page) -> Any:
+    def _body(self, page: Page) -> Any:
         import pyarrow
 
         start, n = page.start + page.n_level_bytes, page.n_packed - page.n_level_bytes
@@ -119,20 +110,46 @@ class Column:
         self._file.seek(start)
         packed = self._file.read_buffer(n)
         n_bytes = page.n_bytes - page.n_level_bytes
+        told = _Reader(
+            io.BytesIO(packed[:10].to_pybytes()), 10
+        ).varint()  # snappy says itself how much it holds
+        if told != n_bytes or len(packed) * _SNAPPY_TIMES < n_bytes:  # before as much is laid out for it
+            raise ValueError(f"a page of {len(packed):,} bytes claims to unpack to {n_bytes:,}")
         whole = pyarrow.Codec(WHOLE[self._codec]).decompress(packed, decompressed_size=n_bytes)
         return pyarrow.BufferReader(whole)
 
-    def _levels(self, page: _Page, stream: _Reader) -> Iterator[int]:
+    def _levels(self, page: Page, stream: _Reader) -> Iterator[int]:
         """The level of each row of a page; those of a page of the second kind lie before the packed part."""
         if not self._n_levels:
             return _same(0, page.n_values)
-        if page.kind == _DATA_V2:
+        if page.kind == DATA_V2:
             data = self._file.read_at(page.n_level_bytes, page.start)
+            levels = _Reader(io.BytesIO(data), len(data))
         else:
-            data = stream.take(int.from_bytes(stream.take(4), "little"))
-        return _first(
-            _hybrid(_Reader(io.BytesIO(data), len(data)), self._n_levels.bit_length()), page.n_values
-        )
+            n = int.from_bytes(stream.take(4), "little")
+            if _STREAMED.get(
+                self._codec
+            ):  # unpacked twice, as a few kilobytes may become any number of levels
+                levels = _Reader(self._body(page), 4 + n)
+                levels.skip(4)
+                stream.skip(n)
+            else:
+                levels = _Reader(io.BytesIO(stream.take(n)), n)
+        return _first(_hybrid(levels, self._n_levels.bit_length()), page.n_values)
+
+
+def _dictionary(page: Page, stream: _Reader, max_bytes: int) -> list[Value]:
+    """The values of a dictionary; as each stands in it once, they need no more memory than the page has."""
+    if page.n_values > page.n_bytes // 4:  # each lies behind its length
+        raise ValueError(f"a dictionary of {page.n_bytes:,} bytes claims {page.n_values:,} values")
+    seen: dict[Value, Value] = {}
+    found: list[Value] = []
+    for _ in range(page.n_values):
+        value = stream.value(max_bytes)
+        found.append(seen.setdefault(value, value))
+        if len(found) - len(seen) > _MOST_REPEATS:
+            raise ValueError("a dictionary repeats its values")
+    return found
 
 
 def _same(value: int, n: int) -> Iterator[int]:
@@ -167,10 +184,13 @@ class _Reader:
         n = int.from_bytes(self.take(4), "little")
         if n <= max_bytes:
             return self.take(n)
-        left = n
-        while left:
-            left -= len(self.take(min(left, _PIECE)))
+        self.skip(n)
         return TooLong(n)
+
+    def skip(self, n: int) -> None:
+        """Pass over n bytes."""
+        while n:
+            n -= len(self.take(min(n, _PIECE)))
 
     def varint(self) -> int:
         number = 0
@@ -195,120 +215,3 @@ def _hybrid(stream: _Reader, width: int) -> Iterator[int]:
                     yield packed >> place * width & (1 << width) - 1
         else:
             yield from _same(int.from_bytes(stream.take((width + 7) // 8), "little"), head >> 1)
-
-
-def _pages(file: Any, place: int, end: int) -> Iterator[_Page]:
-    while place < end:
-        head = file.read_at(min(256, end - place), place)
-        try:
-            fields, n_head = _fields(head)
-        except IndexError:
-            try:
-                fields, n_head = _fields(file.read_at(min(_HEADER_BYTES, end - place), place))
-            except IndexError:
-                raise ValueError("a page's header is damaged") from None
-        page = _page(fields, place + n_head)
-        if page is not None:
-            yield page
-        place += n_head + _number(fields, 3)
-
-
-def _number(fields: dict[int, Any], name: int) -> int:
-    """A field that is an int32 and counts something.
-
-    Raises:
-        ValueError: it is missing, of another kind, or out of range.
-    """
-    value = fields.get(name)
-    if type(value) is not int or not 0 <= value < 2**31:
-        raise ValueError("a page's header is damaged")
-    return value
-
-
-def _page(fields: dict[int, Any], start: int) -> _Page | None:
-    """A page by its header; None for an index."""
-    kind, n_bytes, n_packed = _number(fields, 1), _number(fields, 2), _number(fields, 3)
-    if kind not in (_DATA, _DICTIONARY, _DATA_V2):
-        return None
-    own = fields.get({_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}[kind])
-    if not isinstance(own, dict):
-        raise ValueError("a page's header is damaged")
-    if kind == _DATA_V2:
-        n_levels = _number(own, 5) + _number(own, 6)
-        if n_levels > min(n_packed, n_bytes):
-            raise ValueError("a page's header is damaged")
-        is_packed = bool(own.get(7, True))
-        return _Page(kind, start, n_packed, n_bytes, _number(own, 1), _number(own, 4), n_levels, is_packed)
-    return _Page(kind, start, n_packed, n_bytes, _number(own, 1), _number(own, 2))
-
-
-def _fields(data: bytes) -> tuple[dict[int, Any], int]:
-    """The fields of a Thrift struct in the compact protocol by their numbers, and its length in bytes.
-
-    Raises:
-        IndexError: it does not end within the data.
-    """
-    place = 0
-
-    def varint() -> int:
-        nonlocal place
-        number = shift = 0
-        while True:
-            byte = data[place]
-            place += 1
-            number |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return number
-
-    def value(kind: int, depth: int) -> Any:
-        nonlocal place
-        if kind in (1, 2):
-            return kind == 1
-        if kind == 3:
-            place += 1
-            return data[place - 1]
-        if kind in (4, 5, 6):
-            number = varint()
-            return number >> 1 ^ -(number & 1)
-        if kind == 7:
-            place += 8
-            return None
-        if kind == 8:
-            n = varint()
-            place += n
-            return None
-        if kind in (9, 10) and depth < 8:
-            head = data[place]
-            place += 1
-            n = head >> 4 if head >> 4 < 15 else varint()
-            for _ in range(n):
-                if head & 15 in (1, 2):
-                    place += 1
-                else:
-                    value(head & 15, depth + 1)
-                if place > len(data):  # within the loop: a count that is claimed may be endless
-                    raise IndexError
-            return None
-        if kind == 12 and depth < 8:
-            return struct(depth + 1)
-        raise ValueError("a page's header is damaged")
-
-    def struct(depth: int) -> dict[int, Any]:
-        nonlocal place
-        found: dict[int, Any] = {}
-        number = 0
-        while True:
-            head = data[place]
-            place += 1
-            if head == 0:
-                return found
-            if head >> 4:
-                number += head >> 4
-            else:
-                zigzag = varint()
-                number = zigzag >> 1 ^ -(zigzag & 1)
-            found[number] = value(head & 15, depth)
-
-    fields = struct(0)
-    return fields, place

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mai.images import pages
+from mai.images import page_heads, pages
 from mai.images.shards import Member, members, of_file
 
 arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra data)")
@@ -140,7 +142,7 @@ def test_a_header_too_large_for_us_is_left_to_pyarrow(
     def too_long(data: bytes) -> None:
         raise IndexError
 
-    monkeypatch.setattr(pages, "_fields", too_long)
+    monkeypatch.setattr(page_heads, "_fields", too_long)
     assert told(read(path)) == told(usual)
 
 
@@ -209,6 +211,114 @@ def test_a_page_that_unpacks_to_more_than_it_says_is_not_followed() -> None:
             for _ in column.values(2000):
                 n += 1
         assert n == (0 if n_levels else 20 * 2**10)
+
+
+MOST = 2**31 - 1
+
+
+def dictionary_page(n_bytes: int, n_values: int, packed: bytes) -> bytes:
+    own = b"\x4c\x15" + varint(2 * n_values) + b"\x15\x00\x00"  # field 7
+    return b"\x15\x04" + header(n_bytes, len(packed), own)[2:] + packed
+
+
+def grown(work: Callable[[], None]) -> int:
+    """Most bytes that pyarrow and Python held at once for it, over what they held before."""
+    tracemalloc.start()
+    before = arrow.default_memory_pool().max_memory()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1] + arrow.default_memory_pool().max_memory() - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("value", [b"", b"x" * 20])
+def test_a_dictionary_of_endless_equal_values_is_not_held(value: bytes) -> None:
+    """20 kB of zstd that hold what they claim, 200 MiB: 50 million empty values, or 9 million of 20 bytes."""
+    one = len(value).to_bytes(4, "little") + value
+    n = 200 * 2**20 // len(one)
+    packed = arrow.compress(one * n, codec="zstd", asbytes=True)
+    data = dictionary_page(n * len(one), n, packed)
+    column = pages.Column(arrow.BufferReader(data), Chunk(len(data)), 0)
+    assert column.is_large
+
+    def read_it() -> None:
+        with pytest.raises(ValueError, match="a dictionary repeats its values"):
+            list(column.values(2000))
+
+    assert grown(read_it) < 2**22
+
+
+def test_a_dictionary_claims_no_more_values_than_it_has_room_for() -> None:
+    for n_bytes in (17 * 2**20, MOST):
+        data = dictionary_page(
+            n_bytes, n_bytes // 4 + 1, arrow.compress(bytes(2**20), codec="zstd", asbytes=True)
+        )
+        column = pages.Column(arrow.BufferReader(data), Chunk(len(data)), 0)
+        with pytest.raises(ValueError, match=r"a dictionary of [\d,]+ bytes claims [\d,]+ values"):
+            list(column.values(2000))
+
+
+def test_a_page_of_snappy_claims_no_more_than_snappy_can_hold() -> None:
+    """Forty bytes behind a header, and a length before them, that say 2 GiB: nothing is laid out for that."""
+    packed = varint(MOST) + bytes(40)
+    data = header(MOST, len(packed), PLAIN) + packed
+    chunk = Chunk(len(data))
+    chunk.compression = "SNAPPY"
+    column = pages.Column(arrow.BufferReader(data), chunk, 0)
+    assert column.is_large
+
+    def read_it() -> None:
+        with pytest.raises(ValueError, match=r"a page of 45 bytes claims to unpack to 2,147,483,647"):
+            list(column.values(2000))
+
+    assert grown(read_it) < 2**20
+
+
+def test_the_densest_page_that_snappy_writes_is_read() -> None:
+    value = bytes(50 * 2**20)
+    body = len(value).to_bytes(4, "little") + value
+    packed = arrow.compress(body, codec="snappy", asbytes=True)
+    assert len(body) / len(packed) > 20
+    data = header(len(body), len(packed), b"\x2c\x15\x02\x15\x00\x00") + packed
+    chunk = Chunk(len(data))
+    chunk.compression = "SNAPPY"
+    assert list(pages.Column(arrow.BufferReader(data), chunk, 0).values(2**30)) == [value]
+
+
+def test_levels_that_unpack_without_end_are_not_held() -> None:
+    """200 MiB of levels, as claimed, in 20 kB: each row is empty."""
+    n = 200 * 2**20
+    packed = arrow.compress(n.to_bytes(4, "little") + b"\x02\x00" * (n // 2), codec="zstd", asbytes=True)
+    data = header(n + 4, len(packed), b"\x2c\x15" + varint(2 * MOST) + b"\x15\x00\x00") + packed
+    column = pages.Column(arrow.BufferReader(data), Chunk(len(data)), 1)
+
+    def read_some() -> None:
+        values = column.values(2000)
+        assert [next(values) for _ in range(1000)] == [None] * 1000
+
+    assert grown(read_some) < 2**23
+
+
+def test_a_file_whose_page_claims_too_much_ends_in_a_row(tmp_path: Path) -> None:
+    """A whole file of pyarrow's, with the size in its page's header made greater, though not beyond what snappy can."""
+    path = tmp_path / "a.parquet"
+    big = random.Random(3).randbytes(17 * 2**20)
+    table = arrow.table({"image": arrow.array([big, b"\xff\xd8", big], arrow.binary())})
+    parquet.write_table(table, path, compression="snappy")
+    data = bytearray(path.read_bytes())
+    place = parquet.ParquetFile(path).metadata.row_group(0).column(0).dictionary_page_offset
+    assert data[place : place + 3] == b"\x15\x04\x15"
+    size = data[place + 3 : place + 7]
+    assert size[3] < 0x80 <= size[2]
+    said = varint(2 * (2**27 - 2))  # as many bytes
+    assert len(said) == 4
+    data[place + 3 : place + 7] = said
+    path.write_bytes(bytes(data))
+    (found,) = read(path, max_bytes=2**30)
+    assert found.error is not None
+    assert found.error.status == "not_an_image"
+    assert "claims to unpack to 134,217,726" in str(found.error)
 
 
 def test_rows_that_pyarrow_passes_over_are_told(tmp_path: Path) -> None:
