@@ -65,6 +65,16 @@ NAMESPACES = (
     "http://c2pa.org/digitalsourcetype/",
 )
 
+GENERATIVE = "com.adobe.generative-ai"
+"""Adobe's assertion before actions had a source type (2023): the model, its version, perhaps the prompt."""
+
+DISCLOSURE = "c2pa.ai-disclosure"
+"""C2PA 2.4: which model had a part in the picture; how great a part is left to the source types."""
+
+METADATA = ("c2pa.metadata", "cawg.metadata", "stds.iptc", "stds.iptc.photo-metadata")
+"""Assertions that carry IPTC's fields under the signature."""
+_SOURCE_TYPES = ("Iptc4xmpExt:DigitalSourceType", "iptcExt:DigitalSourceType")
+
 INCEPTION = frozenset({"c2pa.created", "c2pa.opened"})
 NOT_EDITORIAL = frozenset(
     {
@@ -132,6 +142,7 @@ def term(value: object) -> str | None:
     """`trainedAlgorithmicMedia` of its IPTC address; None for anything else than a known vocabulary."""
     if not isinstance(value, str):
         return None
+    value = value.strip()
     for namespace in NAMESPACES:
         if value.startswith(namespace):
             return clean(value[len(namespace) :])
@@ -179,10 +190,15 @@ class _Walk:
         has_parent = any(entry.get("relationship") == "parentOf" for entry in ingredients)
         for action in actions:
             self._read_action(action, label, state, is_origin, has_parent)
+        self._read_others(manifest, label, state, is_origin and not has_parent)
         if is_origin:
             self.claims.is_complete &= _lists_all_actions(manifest)
         for entry in ingredients:
             self._read_ingredient(entry, label, state, depth, is_origin)
+        # What an editor says of the file that it opened is second to what that file says of itself.
+        opened = [term(a.get("digitalSourceType")) for a in actions if a.get("action") == "c2pa.opened"]
+        if is_origin and self.claims.source_type is None and (kind := next(filter(None, opened), None)):
+            self._originate(kind, label, state)
 
     def _read_action(
         self, action: Mapping[str, Any], label: str, state: State, is_origin: bool, has_parent: bool
@@ -198,7 +214,8 @@ class _Walk:
         is_ai = kind in SYNTHETIC | COMPOSITE
         if name in INCEPTION or (name in NOT_EDITORIAL and is_ai and not has_parent):
             if is_origin and kind is not None:
-                self._originate(kind, label, state)
+                if is_ai or name != "c2pa.opened":
+                    self._originate(kind, label, state)
             elif is_ai:
                 self.claims.ai_edits.append(f"a part that is {kind}")
         elif name not in NOT_EDITORIAL:
@@ -206,6 +223,35 @@ class _Walk:
                 self.claims.ai_edits.append(f"{name} ({kind})")
             elif kind in MAY_CONTAIN_AI or name == "c2pa.unknown" or not name.startswith("c2pa."):
                 self.claims.doubts.append(f"the action {name}")
+
+    def _read_others(self, manifest: Mapping[str, Any], label: str, state: State, is_begin: bool) -> None:
+        """What assertions beside the actions say of AI.
+
+        Args:
+            manifest: as in the report.
+            label: its name there.
+            state: the weakest signature down to here.
+            is_begin: the picture came into being here, not from another file.
+        """
+        for metadata in METADATA:
+            for data in _assertions(manifest, metadata):
+                kind = next(filter(None, (term(data.get(name)) for name in _SOURCE_TYPES)), None)
+                if kind in SYNTHETIC | COMPOSITE:
+                    self._say_ai(kind, f"metadata that say {kind}", label, state, is_begin)
+        for data in _assertions(manifest, GENERATIVE):
+            program = software({"name": data.get("description"), "version": data.get("version") or ""})
+            self._say_ai("trainedAlgorithmicMedia", f"generative AI, {program}", label, state, is_begin)
+        for data in _assertions(manifest, DISCLOSURE):
+            if self.claims.source_type not in SYNTHETIC | COMPOSITE:
+                model = clean(data.get("modelName") or data.get("modelType") or "a model not named")
+                self.claims.ai_edits.append(f"AI had a part in it: {model}")
+
+    def _say_ai(self, kind: str, what: str, label: str, state: State, is_begin: bool) -> None:
+        """The origin, where the picture came into being here and no action told of it; else an edit."""
+        if is_begin and self.claims.source_type is None:
+            self._originate(kind, label, state)
+        elif self.claims.source_type not in SYNTHETIC | COMPOSITE:
+            self.claims.ai_edits.append(what)
 
     def _read_ingredient(
         self, entry: Mapping[str, Any], label: str, state: State, depth: int, is_origin: bool

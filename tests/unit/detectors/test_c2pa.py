@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from signing import (
     CONTAINERS,
+    IPTC,
     MADE,
     OPENED,
     TAKEN,
@@ -244,6 +245,107 @@ def test_a_capture_with_doubtful_changes_is_not_taken_for_one(
 def test_edited_is_false_only_where_all_actions_are_said_to_be_listed(trust: Path) -> None:
     assert asked(signed(TAKEN), trust).details["edited"] is None
     assert asked(signed(TAKEN, all_actions=True), trust).details["edited"] is False
+
+
+def _with(actions: list[dict[str, object]], *others: dict[str, object], **more: object) -> bytes:
+    """Signed with assertions beside the actions; `version=1` for a claim as they were until 2024."""
+    version = more.pop("version", 2)
+    label = "c2pa.actions" if version == 1 else "c2pa.actions.v2"
+    assertions = [{"label": label, "data": {"actions": actions}}, *others]
+    return signed(assertions=assertions, claim_version=version, **more)
+
+
+@pytest.mark.parametrize(
+    "address", [" {}", "{}\n", "https://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"]
+)
+def test_an_address_written_a_little_otherwise_is_the_same(address: str, trust: Path) -> None:
+    value = address.format(IPTC + "trainedAlgorithmicMedia")
+    data = signed([action("created", None, digitalSourceType=value)])
+    assert asked(data, trust).details["declares"] == "synthetic"
+
+
+def test_a_claim_of_the_first_version(trust: Path) -> None:
+    made = _with([action("created", "trainedAlgorithmicMedia", softwareAgent="Adobe Firefly")], version=1)
+    assert asked(made, trust).details["declares"] == "synthetic"
+    camera = {
+        "label": "stds.exif",
+        "data": {"@context": {"exif": "http://ns.adobe.com/exif/1.0/"}, "exif:Make": "Leica"},
+    }
+    details = asked(_with([action("created")], camera, version=1), trust).details
+    assert (details["declares"], details["origin"]) == (None, "unknown")
+
+
+FIREFLY = {"label": "com.adobe.generative-ai", "data": {"description": "Adobe Firefly", "version": "0.7"}}
+"""As Firefly wrote before actions had source types (Adobe, c2pa-js, selectGenerativeInfo)."""
+
+
+def test_adobes_assertion_before_source_types(trust: Path) -> None:
+    details = asked(_with([action("created")], FIREFLY, version=1), trust).details
+    assert (details["declares"], details["edited"]) == ("synthetic", None)
+    details = asked(_with([OPENED], FIREFLY, below=signed(TAKEN)), trust).details
+    assert (details["declares"], details["edited"], details["origin"]) == ("edited", True, "captured")
+    assert details["ai_edits"] == ["generative AI, Adobe Firefly 0.7"]
+    other = {**FIREFLY, "label": "com.adobe.generative-ai-not"}
+    assert asked(_with(list(TAKEN), other), trust).details["declares"] == "capture"
+
+
+def test_a_disclosure_of_ai_is_told_and_ends_a_capture(trust: Path) -> None:
+    data = {"modelType": "generative_model", "modelName": "Imagen 5"}
+    disclosure = {"label": "c2pa.ai-disclosure", "data": data}
+    details = asked(_with(list(TAKEN), disclosure), trust).details
+    assert (details["declares"], details["origin"]) == ("edited", "captured")
+    assert details["ai_edits"] == ["AI had a part in it: Imagen 5"]
+    details = asked(_with(list(MADE), disclosure), trust).details
+    assert (details["declares"], details["edited"]) == ("synthetic", None)
+
+
+@pytest.mark.parametrize("label", ["c2pa.training-mining", "cawg.training-mining"])
+def test_whether_others_may_train_on_it_says_nothing_about_its_origin(label: str, trust: Path) -> None:
+    space = label.split(".", maxsplit=1)[0]
+    entries = {f"{space}.ai_generative_training": {"use": "notAllowed"}}
+    data = _with(list(TAKEN), {"label": label, "data": {"entries": entries}})
+    assert asked(data, trust).details["declares"] == "capture"
+
+
+@pytest.mark.parametrize("label", ["c2pa.metadata", "cawg.metadata", "stds.iptc"])
+def test_signed_metadata_may_say_ai_and_are_not_asked_for_more(label: str, trust: Path) -> None:
+    def metadata(kind: str) -> dict[str, object]:
+        context = {"Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"}
+        return {"label": label, "data": {"@context": context, "Iptc4xmpExt:DigitalSourceType": IPTC + kind}}
+
+    created = [action("created")]
+    details = asked(_with(created, metadata("trainedAlgorithmicMedia"), version=1), trust).details
+    assert (details["declares"], details["reason"]) == ("synthetic", "signed_provenance")
+    details = asked(_with(list(TAKEN), metadata("compositeSynthetic")), trust).details
+    assert (details["declares"], details["origin"]) == ("edited", "captured")
+    details = asked(_with(created, metadata("digitalCapture"), version=1), trust).details
+    assert details["declares"] is None
+
+
+def test_a_camera_phone_and_its_editor(trust: Path) -> None:
+    """As a Pixel's camera and Google Photos write (iptc.org, news of September 2025)."""
+    shot = signed([action("created", "computationalCapture", softwareAgent="Camera")], all_actions=True)
+    assert asked(shot, trust).details["declares"] == "capture"
+    cropped = signed([OPENED, action("cropped"), action("edited", "humanEdits")], below=shot)
+    assert asked(cropped, trust).details["declares"] == "capture"
+    erased = signed([OPENED, action("edited", "compositeWithTrainedAlgorithmicMedia")], below=shot)
+    assert asked(erased, trust).details["declares"] == "edited"
+    unsigned = signed([OPENED, action("edited", "trainedAlgorithmicMedia")], below=photo())
+    assert asked(unsigned, trust).details["declares"] == "edited"
+
+
+def test_what_the_opened_file_says_stands_before_what_its_editor_says_of_it(trust: Path) -> None:
+    def opened(kind: str) -> dict[str, object]:
+        return {**OPENED, "digitalSourceType": IPTC + kind}
+
+    details = asked(signed([opened("humanEdits")], below=signed(TAKEN)), trust).details
+    assert (details["declares"], details["origin"]) == ("capture", "captured")
+    assert asked(signed([opened("digitalCapture")], below=signed()), trust).details["declares"] == "synthetic"
+    assert asked(signed([opened("digitalCapture")], below=photo()), trust).details["origin"] == "captured"
+    assert (
+        asked(signed([opened("trainedAlgorithmicMedia")], below=photo()), trust).details["declares"]
+        == "synthetic"
+    )
 
 
 # --- ingredients -------------------------------------------------------------------------------------------------
