@@ -87,9 +87,10 @@ def encoded(
     png: dict[str, str] | None = None,
     exif: dict[str, Any] | None = None,
     xmp: dict[str, str] | bytes | None = None,
+    size: tuple[int, int] = (64, 160),
 ) -> bytes:
     """A real file of that container with these fields."""
-    stream = io.BytesIO()
+    stream, picture = io.BytesIO(), pixels(size=size)
     packet = xmp_packet(xmp) if isinstance(xmp, dict) else xmp
     block = exif_block(exif) if exif else None
     options: dict[str, Any] = {"exif": block} if block else {}
@@ -99,7 +100,7 @@ def encoded(
             info.add_text(name, value)
         if packet:
             info.add_itxt("XML:com.adobe.xmp", packet.decode())
-        pixels().save(stream, "PNG", pnginfo=info, **options)
+        picture.save(stream, "PNG", pnginfo=info, **options)
     elif container == "TIFF":
         tags = ImageFileDirectory_v2()
         for name, value in (exif or {}).items():
@@ -113,15 +114,15 @@ def encoded(
         if packet:
             tags[700] = packet
             tags.tagtype[700] = 1
-        pixels().save(stream, "TIFF", tiffinfo=tags)
+        picture.save(stream, "TIFF", tiffinfo=tags)
     elif container == "HEIF":
         import pillow_heif
 
-        pillow_heif.from_pillow(pixels()).save(
+        pillow_heif.from_pillow(picture).save(
             stream, quality=50, **options, **({"xmp": packet} if packet else {})
         )
     else:
-        pixels().save(stream, container, **options, **({"xmp": packet} if packet else {}))
+        picture.save(stream, container, **options, **({"xmp": packet} if packet else {}))
     return stream.getvalue()
 
 
@@ -140,8 +141,8 @@ def jpeg_segment(marker: int, body: bytes) -> bytes:
     return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
 
 
-def jpeg_with(*segments: bytes) -> bytes:
-    data = encoded("JPEG")
+def jpeg_with(*segments: bytes, size: tuple[int, int] = (64, 160)) -> bytes:
+    data = encoded("JPEG", size=size)
     return data[:2] + b"".join(segments) + data[2:]
 
 
@@ -160,6 +161,17 @@ def extended_xmp(packet: bytes, properties: dict[str, str] | None = None, part: 
         for at in range(0, len(packet), part)
     ]
     return [jpeg_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + main), *reversed(parts)]
+
+
+def gif_with(*, comment: str | None = None, xmp: bytes | None = None) -> bytes:
+    """A GIF with a comment by Pillow, and XMP as XMP Specification Part 3, 1.1.2 has it."""
+    stream = io.BytesIO()
+    pixels("L", (16, 16)).save(stream, "GIF", **({"comment": comment} if comment else {}))
+    data = stream.getvalue()
+    at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+    trailer = b"\1" + bytes(range(255, -1, -1)) + b"\0"
+    block = b"\x21\xff\x0bXMP DataXMP" + xmp + trailer if xmp else b""
+    return b"GIF89a" + data[6:at] + block + data[at:]
 
 
 def iptc_segment(sets: dict[int, bytes]) -> bytes:
