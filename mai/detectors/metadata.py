@@ -42,7 +42,7 @@ class Detector:
         if data is None:
             return Evidence(self.name, status="skipped", note="Pixels in memory carry no metadata.")
         reading = containers.read(data)
-        if reading.container == "PNG":
+        if reading.container in ("PNG", "WEBP"):
             stealth.read(data, reading)
         statements = rules.judge(reading)
         details = _details(reading, statements)
@@ -87,7 +87,7 @@ def _details(reading: Reading, statements: Sequence[Statement]) -> dict[str, Any
             name: clean(value, 80) if isinstance(value, str) else value
             for name, value in reading.camera.items()
         }
-    if comment := reading.first("comment:COM"):
+    if comment := reading.first("comment:COM", "comment:GIF"):
         details["comment"] = clean(comment, 200)
     if reading.problems:
         details["problems"] = [clean(problem, 200) for problem in reading.problems]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mai.images import kinds
-from mai.provenance import boxes, exif, jpeg, png, riff, samsung
+from mai.provenance import boxes, exif, gif, jpeg, png, riff, samsung
 from mai.provenance.reading import Reading
 
 _READERS: dict[str, Callable[[bytes, Reading], None]] = {
@@ -16,8 +16,9 @@ _READERS: dict[str, Callable[[bytes, Reading], None]] = {
     "HEIF": boxes.read,
     "JPEG2000": boxes.read_jpeg2000,
     "TIFF": exif.read_tiff,
+    "GIF": gif.read,
 }
-"""Kind (mai.images.kinds) -> its reader. GIF and BMP have no place where a generator is known to write."""
+"""Kind (mai.images.kinds) -> its reader. BMP has no place where a generator is known to write."""
 
 
 def read(data: bytes) -> Reading:

@@ -14,6 +14,7 @@ DC-008-2023), 4.6.
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -52,6 +53,9 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 9: 4, 10: 8, 13: 4, 16: 8, 1
 """Field type -> bytes of one value; 129 is Exif 3.0's UTF-8."""
 _MAX_ENTRIES = 4096
 _MAX_NUMBER_TEXT = 200
+_WORDS = re.compile(r"[ -~]{4,}")
+_MAX_SAMPLE = 1 << 16
+"""Characters at the beginning and at the end of a UserComment that its byte order is told from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +140,8 @@ def _add_texts(tags: dict[int, _Entry], order: str, reading: Reading) -> None:
             text = entry.value.rstrip(b"\0").decode("latin-1") if len(entry.value) <= 32 else ""
             text = text if text.isascii() and text.isprintable() else ""
         else:
-            text = decoded(entry.value.split(b"\0", 1)[0])
+            # NovelAI's WebP writes four zeros before its description.
+            text = decoded(entry.value.lstrip(b"\0").split(b"\0", 1)[0])
         if text:
             reading.add("exif", TEXTS[tag], text)
 
@@ -181,20 +186,37 @@ def user_comment(value: bytes, order: str) -> str:
     """The text of a UserComment, after its eight bytes that name the charset (Exif 3.0, 4.6.5).
 
     Programs disagree on the byte order of `UNICODE`: the block's own, or big-endian always (piexif, hence
-    A1111). It is told from where the zeros of Latin letters stand.
+    A1111). It is told from where words of Latin letters stand: the settings at the end of a prompt in another script
+    are some. Some programs write UTF-8 behind that name.
     """
     charset, text = value[:8], value[8:]
     if charset == b"UNICODE\0":
         if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
             return text.decode("utf-16", "replace").rstrip("\0 ")
-        if b"\0" not in text.rstrip(b"\0") and text.isascii():  # said to be UTF-16, but written as ASCII
-            return text.decode("ascii").rstrip("\0 ")
-        sample = text[:4096]
-        high, low = sample[0::2].count(0), sample[1::2].count(0)
-        little = low > high if high != low else order == "<"
-        return text.decode("utf-16-le" if little else "utf-16-be", "replace").rstrip("\0 ")
+        plain = text.rstrip(b"\0")
+        if b"\0" not in plain and _is_utf8(plain):  # said to be UTF-16
+            return plain.decode("utf-8").rstrip()
+        ways = [
+            text.decode(f"utf-16-{way}", "replace")
+            for way in (("le", "be") if order == "<" else ("be", "le"))
+        ]
+        return max(ways, key=_n_latin).rstrip("\0 ")
     if charset == b"JIS\0\0\0\0\0":
         return text.decode("iso2022_jp", "replace").rstrip("\0 ")
     if charset in (b"ASCII\0\0\0", bytes(8)):
         return decoded(text).rstrip("\0 ")
     return decoded(value).rstrip("\0 ")  # written without the eight bytes
+
+
+def _n_latin(text: str) -> int:
+    """Characters in words of Latin letters. The wrong byte order makes single ones of other scripts, as N of 一."""
+    return sum(map(len, _WORDS.findall(text[:_MAX_SAMPLE] + text[-_MAX_SAMPLE:])))
+
+
+def _is_utf8(text: bytes) -> bool:
+    """UTF-16 of other scripts is none, but by a rare chance."""
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

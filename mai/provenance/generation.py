@@ -87,6 +87,8 @@ def _fooocus(reading: Reading) -> Generation:
     found = _first_json(reading, *PARAMETERS)
     if found is None:
         return _a1111(reading)
+    if "prompt" not in found:  # RuinedFooocus: `Prompt`, `Negative`
+        return _settings(reading)
     return _of(found, ("prompt",), ("negative_prompt",), ("base_model",), ("seed",))
 
 
@@ -100,7 +102,14 @@ def _settings(reading: Reading) -> Generation:
                 small,
                 ("prompt", "positive_prompt"),
                 ("negative_prompt", "negativeprompt", "negative"),
-                ("base_model", "model", "model_name", "use_stable_diffusion_model", "stable_diffusion_model"),
+                (
+                    "base_model",
+                    "base_model_name",
+                    "model",
+                    "model_name",
+                    "use_stable_diffusion_model",
+                    "stable_diffusion_model",
+                ),
                 ("seed",),
             )
     return Generation()
@@ -134,6 +143,10 @@ def _swarmui(reading: Reading) -> Generation:
 def _invokeai(reading: Reading) -> Generation:
     if found := _first_json(reading, "png:invokeai_metadata"):
         return _of(found, ("positive_prompt",), ("negative_prompt",), ("model",), ("seed",))
+    if node := (_first_json(reading, "png:invokeai") or {}).get("node"):
+        found = node if isinstance(node, dict) else {}
+        prompt, negative = _bracketed(str(found.get("prompt") or ""))
+        return Generation(prompt, negative, _text(found.get("model")), integer(found.get("seed")))
     if found := _first_json(reading, "png:sd-metadata"):
         image = found.get("image")
         image = image if isinstance(image, dict) else {}
@@ -162,9 +175,17 @@ def _bracketed(text: str) -> tuple[str | None, str | None]:
 
 
 def _novelai(reading: Reading) -> Generation:
-    comment = _first_json(reading, "png:Comment", "stealth:Comment") or {}
-    prompt = _text(comment.get("prompt")) or reading.first("png:Description", "stealth:Description")
-    model = reading.first("png:Source", "stealth:Source")
+    texts = (
+        _first_json(reading, "exif:UserComment", "xmp:exif:UserComment") or {}
+    )  # a WebP has them all in one
+    inner = json_object(texts["Comment"]) if isinstance(texts.get("Comment"), str) else None
+    comment = _first_json(reading, "png:Comment", "stealth:Comment") or inner or {}
+    prompt = (
+        _text(comment.get("prompt"))
+        or reading.first("png:Description", "stealth:Description")
+        or _text(texts.get("Description"))
+    )
+    model = reading.first("png:Source", "stealth:Source") or _text(texts.get("Source"))
     return Generation(prompt, _text(comment.get("uc")), model, integer(comment.get("seed")))
 
 

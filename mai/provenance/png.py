@@ -16,6 +16,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 XMP_KEYWORD = "XML:com.adobe.xmp"
 _RAW = "Raw profile type "
 """ImageMagick's and ExifTool's older way to carry JPEG's blocks: hexadecimal text."""
+_COMFYUI = b"comf"
+"""ComfyUI's own chunk in an animated PNG, made like tEXt. Source: ComfyUI, comfy_api/latest/_ui.py, ImageSaveHelper."""
 
 
 def chunks(data: bytes, reading: Reading | None = None) -> Iterator[tuple[bytes, int, int]]:
@@ -37,7 +39,7 @@ def chunks(data: bytes, reading: Reading | None = None) -> Iterator[tuple[bytes,
 def read(data: bytes, reading: Reading) -> None:
     """Add the fields of a PNG."""
     for kind, start, length in chunks(data, reading):
-        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"eXIf"):
+        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"eXIf", _COMFYUI):
             continue
         block = reading.take(memoryview(data)[start : start + length], f"PNG chunk {kind.decode()}")
         if zlib.crc32(kind + block) != int.from_bytes(data[start + length : start + length + 4], "big"):

@@ -141,7 +141,8 @@ def json_object(text: str) -> dict[str, Any] | None:
 
 def _parsed(text: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(text.lstrip("\ufeff").rstrip("\0 \t\r\n"))
+        # strict: line ends and zeros inside of strings are let pass, for programs write them.
+        value = json.loads(text.lstrip("\ufeff").rstrip("\0 \t\r\n"), strict=False)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -25,3 +25,12 @@ def read(data: bytes, reading: Reading) -> None:
             (exif if kind == b"EXIF" else xmp).read(block, reading)
         at += 8 + length + length % 2
     reading.problem(f"It has more than {MAX_PARTS:,} chunks; the rest was not read.")
+
+
+def has_still_alpha(data: bytes) -> bool:
+    """Whether the file is one picture with an alpha channel, by its header (RFC 9649, 2.7) or its lossless stream."""
+    if data[12:16] == b"VP8L":
+        return len(data) > 24 and data[20] == 0x2F and bool(data[24] & 0x10)
+    if data[12:16] != b"VP8X" or len(data) < 21:
+        return False
+    return bool(data[20] & 0x10) and not data[20] & 0x02

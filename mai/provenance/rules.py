@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mai.provenance import source_type, values
+from mai.provenance import programs, source_type, values
 from mai.provenance.reading import Field, Reading
 from mai.provenance.source_type import Declares
 from mai.provenance.values import Predicate
@@ -64,7 +64,8 @@ class Statement:
 
 
 _COMMENTS = ("exif:UserComment", "xmp:exif:UserComment")
-PARAMETERS = ("png:parameters", *_COMMENTS, "comment:parameters", "stealth:parameters")
+_PARAMETERS = ("png:parameters", "comment:parameters", "stealth:parameters")
+PARAMETERS = (*_PARAMETERS, *_COMMENTS, "comment:GIF")
 _JSON_PARAMETERS = ("png:parameters", *_COMMENTS)
 _EASY = ("use_stable_diffusion_model", "Stable Diffusion model")
 _CREDIT = ("xmp:photoshop:Credit", "iptc:Credit")
@@ -83,6 +84,8 @@ AI_FIELDS = tuple(
 )
 IPTC_2025 = "https://www.iptc.org/std/photometadata/specification/IPTC-PhotoMetadata-2025.1.html"
 _GITHUB = "https://github.com/"
+_WEB_UI = "Stable Diffusion web UI (A1111, Forge, SD.Next)"
+_A1111 = _GITHUB + "AUTOMATIC1111/stable-diffusion-webui/wiki/Features#png-info"
 _COMFY = _GITHUB + "comfyanonymous/ComfyUI/blob/master/nodes.py"
 _INVOKE = _GITHUB + "invoke-ai/InvokeAI"
 _NOVELAI = _GITHUB + "NovelAI/novelai-image-metadata"
@@ -99,8 +102,8 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "fooocus",
-        "Fooocus (MRE)",
-        ("png:Comment", *_COMMENTS),
+        "Fooocus (RuinedFooocus, Fooocus-MRE)",
+        ("png:Comment", *_JSON_PARAMETERS),
         values.is_json_naming("software", r"(?i)\w{0,20}Fooocus\b.*"),
         "strong",
         _GITHUB + "MoonRide303/Fooocus-MRE",
@@ -108,19 +111,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "swarmui",
         "SwarmUI",
-        PARAMETERS,
+        (*_PARAMETERS, *_COMMENTS),
         values.is_json_with("sui_image_params"),
         "strong",
         _GITHUB + "mcmonkeyprojects/SwarmUI/blob/master/docs/Image%20Metadata%20Format.md",
     ),
-    Rule(
-        "a1111",
-        "Stable Diffusion web UI (A1111, Forge, SD.Next)",
-        PARAMETERS,
-        values.is_a1111,
-        "strong",
-        _GITHUB + "AUTOMATIC1111/stable-diffusion-webui/wiki/Features#png-info",
-    ),
+    Rule("a1111", _WEB_UI, _PARAMETERS, values.is_a1111, "strong", _A1111),
+    Rule("a1111", _WEB_UI, (*_COMMENTS, "comment:GIF"), values.is_a1111_comment, "strong", _A1111),
     Rule("comfyui", "ComfyUI", ("png:prompt",), values.is_graph, "strong", _COMFY),
     Rule("comfyui", "ComfyUI", ("png:workflow",), values.is_workflow, "strong", _COMFY),
     Rule("comfyui", "ComfyUI", (*_COMFY_EXIF, *_COMMENTS), values.is_prefixed_comfyui, "strong", _COMFY),
@@ -186,7 +183,15 @@ RULES: tuple[Rule, ...] = (
         "invokeai",
         "InvokeAI",
         ("png:sd-metadata",),
-        values.is_json_with("image", "model_weights", "app_id", "model_hash"),
+        values.is_sd_metadata,
+        "strong",
+        _INVOKE,
+    ),
+    Rule(
+        "invokeai",
+        "InvokeAI",
+        ("png:invokeai",),
+        values.is_json_with("node", "session_id"),
         "strong",
         _INVOKE,
     ),
@@ -204,6 +209,14 @@ RULES: tuple[Rule, ...] = (
         "NovelAI",
         ("png:Source", "stealth:Source"),
         values.fits(r"NovelAI Diffusion\b[^\n]{0,80}"),
+        "strong",
+        _NOVELAI,
+    ),
+    Rule(
+        "novelai",
+        "NovelAI",
+        _COMMENTS,
+        values.is_json_naming("Software", "NovelAI"),
         "strong",
         _NOVELAI,
     ),
@@ -249,6 +262,16 @@ RULES: tuple[Rule, ...] = (
         values.fits(r"(?:Made with |Created (?:with|in) )?Apple Image Playground"),
         "medium",
         "https://support.apple.com/guide/iphone/iph0063238b5/ios",
+    ),
+    Rule(
+        "apple",
+        "Apple Photos Clean Up",
+        _CREDIT,
+        values.is_one_of("Apple Photos Clean Up"),
+        "strong",
+        "https://malwr4n6.com/post/apple-intelligence-photo-forensics",
+        declares="edited",
+        also=((_SOURCE_TYPE,), lambda value: source_type.declares(value) == "edited"),
     ),
     Rule(
         "grok",
@@ -302,67 +325,16 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
-_BEFORE = r"(?:(?:Created|Made|Generated|Powered) (?:with|by|in|using) |(?:Adobe|Google|OpenAI|Microsoft) )?"
-_AFTER = (
-    r"(?:[\s,;:/(_-]++(?>(?:v?[\d.]+[\w.+-]*|[\w.]*AI|beta|web(?: ?UI)?|app|XL|image|photo|art|creator|generator|"
-    r"studio|canvas|model|labs?|inc\.?|\(?https?://\S*|\(?(?:www\.)?[\w-]+\.(?:ai|com|app|art))\)?(?=[\s,;:/(_-]|\Z)))*+"
-)
-"""What may stand before and after a program's name: words of makers, versions, addresses. `Leonardo da Vinci Scanner`
-is another program. Nothing that was taken is given back (`++`, `(?>`): a separator may also stand inside a version or
-an address, and trying each as both takes time that doubles with every one."""
-
-SOFTWARE: tuple[tuple[str, str, str], ...] = (
-    ("dall-e", "DALL-E", r"DALL[\s·-]?E"),
-    ("firefly", "Adobe Firefly", r"Adobe Firefly"),
-    ("midjourney", "Midjourney", r"Midjourney"),
-    ("leonardo", "Leonardo.Ai", r"Leonardo(?:[. ]?AI)?"),
-    ("krea", "Krea", r"Krea(?:[. ]?AI)?"),
-    ("recraft", "Recraft", r"Recraft(?:[. ]?AI)?"),
-    ("dreamstudio", "DreamStudio", r"Dream ?Studio"),
-    ("stability", "Stability AI", r"Stability[. ]AI"),
-    ("stable-diffusion", "Stable Diffusion", r"Stable[ -]?Diffusion"),
-    ("flux", "FLUX.1", r"FLUX\.[12]|Black Forest Labs"),
-    ("comfyui", "ComfyUI", r"ComfyUI"),
-    ("invokeai", "InvokeAI", r"InvokeAI"),
-    ("fooocus", "Fooocus", r"Fooocus"),
-    ("swarmui", "SwarmUI", r"(?:Stable)?SwarmUI"),
-    ("draw-things", "Draw Things", r"Draw Things"),
-    ("mochi-diffusion", "Mochi Diffusion", r"Mochi ?Diffusion"),
-    ("easy-diffusion", "Easy Diffusion", r"Easy ?Diffusion"),
-    ("sd-next", "SD.Next", r"SD\.Next"),
-    ("imagen", "Google Imagen", r"Google Imagen"),
-    ("gemini", "Google Gemini", r"Google Gemini(?: App)?"),
-    ("chatgpt", "ChatGPT", r"ChatGPT|GPT[ -]Image"),
-    ("playground", "Playground AI", r"Playground AI"),
-    ("openart", "OpenArt", r"OpenArt"),
-    ("tensor-art", "Tensor.Art", r"Tensor\.?Art"),
-    ("kling", "Kling", r"Kling ?AI"),
-    ("seedream", "Seedream", r"Seedream"),
-    ("qwen-image", "Qwen-Image", r"Qwen[ -]Image"),
-    ("reve", "Reve", r"Reve (?:Image|AI)"),
-    ("getimg", "getimg.ai", r"getimg\.ai"),
-    ("craiyon", "Craiyon", r"Craiyon"),
-    ("diffusionbee", "DiffusionBee", r"DiffusionBee"),
-    ("ideogram", "Ideogram", r"Ideogram(?:[. ]?AI)?"),
-    ("nightcafe", "NightCafe", r"NightCafe"),
-    ("bing", "Bing Image Creator", r"(?:Bing|Microsoft) Image Creator"),
-    ("seaart", "SeaArt", r"SeaArt"),
-    ("pixai", "PixAI", r"PixAI"),
-    ("dreamina", "Dreamina", r"Dreamina|即梦(?:AI)?"),
-)
-"""Short name, name and pattern: whole words in the name of the program that made a file, with or without a
-version. A program's name is no proof that it made the picture rather than touched it: medium."""
-
 _SOFTWARE_RULES = tuple(
     Rule(
         name,
         title,
         _SOFTWARE,
-        values.fits(rf"(?i){_BEFORE}(?:{pattern}){_AFTER}"),
+        values.fits(rf"(?i){programs.BEFORE}(?:{pattern}){programs.AFTER}"),
         "medium",
         "https://exiftool.org/TagNames/EXIF.html",
     )
-    for name, title, pattern in SOFTWARE
+    for name, title, pattern in programs.SOFTWARE
 )
 
 

@@ -5,15 +5,12 @@ Source: http://cv.iptc.org/newscodes/digitalsourcetype/ (IPTC NewsCodes, 2025-11
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 Declares = Literal["synthetic", "edited", "capture"]
 
-_PREFIXES = (
-    "http://cv.iptc.org/newscodes/digitalsourcetype/",
-    "https://cv.iptc.org/newscodes/digitalsourcetype/",
-    "digsrctype:",
-)
+_PREFIX = re.compile(r"(?i:(?:https?://)?cv\.iptc\.org/newscodes/digitalsourcetype/|digsrctype:)")
 
 SYNTHETIC = frozenset({"trainedAlgorithmicMedia"})
 COMPOSITE = frozenset({"compositeWithTrainedAlgorithmicMedia", "compositeSynthetic"})
@@ -35,14 +32,18 @@ CAPTURE = frozenset(
 )
 
 
+_TERMS = {word.lower(): word for word in SYNTHETIC | COMPOSITE | ALGORITHMIC | CAPTURE}
+
+
 def term(value: str) -> str | None:
-    """`trainedAlgorithmicMedia` of its address, its short form or the bare word; None for anything else."""
+    """`trainedAlgorithmicMedia` of its address, its short form or the bare word; None for anything else.
+
+    Also in other letters of case, and without the address's scheme: some programs write it so.
+    """
     value = value.strip()
-    for prefix in _PREFIXES:
-        if value.startswith(prefix):
-            value = value.removeprefix(prefix).rstrip("/")
-            break
-    return value if value in SYNTHETIC | COMPOSITE | ALGORITHMIC | CAPTURE else None
+    if found := _PREFIX.match(value):
+        value = value[found.end() :].rstrip("/")
+    return _TERMS.get(value.lower())
 
 
 def declares(value: str) -> Declares | None:

@@ -16,9 +16,15 @@ _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 UUID = re.compile(_UUID)
 _STEPS = re.compile(r"\bSteps:[ \t]{0,3}\d")
 _SAMPLER = re.compile(r"\b(?:Sampler|CFG scale):[ \t]{0,3}\S")
+_BEGINS = re.compile(r"\s*Steps:[ \t]{0,3}\d+[ \t]{0,3},")
+_KNOWN = re.compile(
+    r"\b(Steps|Sampler|Schedule type|CFG scale|Seed|Size|Model hash|Model|Version):[ \t]{0,3}\S"
+)
+_LEAST_KNOWN = 3
 _JOB = re.compile(rf"Job ID:[ \t]{{0,3}}{_UUID}\s*\Z")
 _GROK = re.compile(r"\s*Signature:\s*[A-Za-z0-9+/=_-]{64,}(?:\s|\Z)")
 _DREAM = re.compile(r"\s-s ?\d+\b.*\s-(?:S|W|H|C|A) ?\S", re.DOTALL)
+_SD_METADATA = ("model_weights", "app_id", "model_hash")
 _MAX_LINE = 100_000
 _MAX_NAME = 1000
 """Characters of a program's name with its version and address."""
@@ -113,6 +119,14 @@ def settings_line(value: str) -> str | None:
     return None
 
 
+def is_a1111_comment(value: str) -> bool:
+    """The same in a field that people write in too: a line that begins with it, or three of its settings in one."""
+    line = settings_line(value)
+    if line is None:
+        return False
+    return _BEGINS.match(line) is not None or len(set(_KNOWN.findall(line))) >= _LEAST_KNOWN
+
+
 def is_a1111(value: str) -> bool:
     """`Steps: 20, Sampler: Euler a, CFG scale: 7, ...` in one line."""
     return settings_line(value) is not None
@@ -169,6 +183,12 @@ def is_prefixed_comfyui(value: str) -> bool:
     """`prompt:{...}` or `workflow:{...}` with what these hold."""
     prompt, workflow = prefixed("prompt", value), prefixed("workflow", value)
     return (prompt is not None and is_graph(prompt)) or (workflow is not None and is_workflow(workflow))
+
+
+def is_sd_metadata(value: str) -> bool:
+    """InvokeAI's notes before version 3: an object for the picture, or what names the weights."""
+    found = json_object(value) or {}
+    return isinstance(found.get("image"), dict) or not found.keys().isdisjoint(_SD_METADATA)
 
 
 def is_dream(value: str) -> bool:

@@ -18,7 +18,7 @@ from test_metadata_rules import A1111, AIGC, CASES, GRAPH, NOVELAI, TRAINED, WOR
 
 from mai.detectors.metadata import Detector
 from mai.pipeline import Scanner
-from mai.provenance import containers, exif
+from mai.provenance import containers, exif, stealth
 from mai.provenance.reading import Reading
 from mai.report.jsonlines import line
 from mai.types import Evidence
@@ -109,6 +109,53 @@ def test_stealth_bits_in_rgb_below_an_alpha_channel() -> None:
 def test_stealth_text_of_an_unknown_program_declares() -> None:
     details = look(files.stealth_png('{"hello": "world"}')).details
     assert (details["declares"], details["generator"]) == ("synthetic", "stealth-pnginfo")
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"quality": 80}])
+def test_stealth_bits_survive_in_the_alpha_channel_of_a_webp(options: dict[str, Any]) -> None:
+    """libwebp keeps alpha to the last bit under lossy colours too."""
+    stream = io.BytesIO()
+    Pil.open(io.BytesIO(files.stealth_png(files.novelai_text()))).save(stream, "WEBP", exact=True, **options)
+    details = look(stream.getvalue()).details
+    assert (details["declares"], details["generator"]) == ("synthetic", "novelai")
+    assert details["seed"] == 4242
+    clear = io.BytesIO()
+    files.pixels("RGBA").save(clear, "WEBP", exact=True, **options)
+    evidence = look(clear.getvalue())
+    assert (evidence.details["declares"], evidence.details.get("problems")) == (None, None)
+
+
+def test_a_webp_without_alpha_is_not_decoded_for_hidden_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(stealth, "open_lazily", refuse)
+    for options in (
+        {"lossless": True},
+        {"quality": 80},
+        {"quality": 80, "exif": files.exif_block({"Make": "x"})},
+    ):
+        stream = io.BytesIO()
+        files.pixels("RGB").save(stream, "WEBP", **options)
+        assert look(stream.getvalue()).details["declares"] is None
+    moving = io.BytesIO()
+    files.pixels("RGBA").save(moving, "WEBP", save_all=True, append_images=[files.pixels("RGBA", seed=1)])
+    assert look(moving.getvalue()).details["declares"] is None
+
+
+def test_stealth_bits_in_a_picture_too_low_for_the_magic_in_one_column() -> None:
+    details = look(files.stealth_png(files.novelai_text(), size=(160, 96))).details
+    assert (details["declares"], details["generator"]) == ("synthetic", "novelai")
+    text = look(files.stealth_png(A1111, "stealth_rgbcomp", size=(160, 20))).details
+    assert text["generator"] == "a1111"
+    wrong = files.stealth_png(A1111, "stealth_pngcomX", size=(160, 96))
+    assert look(wrong).details["declares"] is None
+
+
+def test_stealth_parameters_of_swarmui() -> None:
+    text = json.dumps({"sui_image_params": {"prompt": "a red bridge", "model": "flux", "seed": 5}})
+    details = look(files.stealth_png(text)).details
+    assert (details["generator"], details["prompt"], details["seed"]) == ("swarmui", "a red bridge", 5)
 
 
 def test_almost_stealth_bits_declare_nothing() -> None:

@@ -126,6 +126,12 @@ MFLUX = json.dumps(
     }
 )
 MRE = json.dumps({"prompt": "a red bridge", "seed": 9, "software": "Fooocus 1.0.42 (Fooocus-MRE)"})
+RUINED = json.dumps(
+    {
+        **{"Prompt": "a red bridge", "Negative": "fog", "steps": 30, "cfg": 8, "seed": 9},
+        **{"base_model_name": "x.safetensors", "sampler_name": "dpmpp", "software": "RuinedFooocus"},
+    }
+)
 GROK = {"ImageDescription": "Signature: " + "Ab9+/" * 20 + "==", "Artist": UUID}
 AIGC = json.dumps({"Label": "1", "ContentProducer": "001191110102MACQD9K64010000", "ProduceID": "p-1"})
 SAMSUNG = json.dumps({"originalPath": "/a.jpg", "genAIType": 2})
@@ -192,6 +198,19 @@ CASES = {
     "swarmui-exif": Case("swarmui", exif={"UserComment": SWARM}, told=BRIDGE),
     "novelai": Case("novelai", NOVELAI, told={**BRIDGE, "seed": 11}),
     "novelai-source": Case("novelai", {"Source": "NovelAI Diffusion V4 37442FCA"}),
+    "novelai-webp": Case("novelai", exif={"ImageDescription": b"\0\0\0\0a red bridge", "UserComment": json.dumps(NOVELAI).encode()}, told={**BRIDGE, "model": "NovelAI Diffusion V3 8017EAE2", "seed": 11}),
+    "invokeai-nodes": Case("invokeai", {"invokeai": '{"session_id": "s", "node": {"id": "1", "type": "txt2img", "prompt": "a red bridge [fog]", "seed": 9, "model": "sd15"}}'}, told={**BRIDGE, "model": "sd15", "seed": 9}),
+    "fooocus-ruined": Case("fooocus", {"parameters": RUINED}, told={**BRIDGE, "model": "x.safetensors", "seed": 9}),
+    "a1111-exif-utf8-said-unicode": Case("a1111", exif={"UserComment": b"UNICODE\0" + ("赤い橋\n" + A1111.split("\n")[2]).encode()}, told={"prompt": "赤い橋", "seed": 42}),
+    "a1111-exif-long-other-script": Case("a1111", exif={"UserComment": "一座桥，一条河，" * 3000 + "\n" + A1111.split("\n")[2]}, told={"seed": 42}),
+    "a1111-exif-first-setting-only": Case("a1111", exif={"UserComment": "x\nSteps: 4, CFG scale: 1"}),
+    "a1111-exif-one-line": Case("a1111", exif={"UserComment": "a cat. Steps: 4, Sampler: Euler, Seed: 2"}, told={"seed": 2}),
+    "apple-clean-up": Case("apple", xmp={"photoshop:Credit": "Apple Photos Clean Up", "Iptc4xmpExt:DigitalSourceType": COMPOSITE}, declares="edited"),
+    "iptc-other-case": Case(None, xmp={"Iptc4xmpExt:DigitalSourceType": " https://CV.iptc.org/newscodes/digitalsourcetype/TrainedAlgorithmicMedia/ "}),
+    "iptc-code": Case(None, xmp={"Iptc4xmpExt:DigitalSourceType": "digsrctype:trainedAlgorithmicMedia"}),
+    "iptc-human-edits": Case(None, xmp={"Iptc4xmpExt:DigitalSourceType": files.SOURCE_TYPE + "humanEdits"}, declares="capture"),
+    "software-horde": Case("ai-horde", exif={"Software": "ArtBot - Create images with Stable Diffusion, utilizing the AI Horde"}),
+    "software-fal": Case("fal", exif={"Software": "fal.ai"}),
     "midjourney": Case("midjourney", {"Description": f"urban warfare --ar 16:9 --v 6.1 Job ID: {UUID}"}, told={"prompt": "urban warfare", "model": "Midjourney 6.1"}),
     "midjourney-exif": Case("midjourney", exif={"ImageDescription": f"a bridge --v 7 Job ID: {UUID}"}),
     "google": Case("google", xmp={"photoshop:Credit": "Made with Google AI", "Iptc4xmpExt:DigitalSourceType": TRAINED}),
@@ -233,6 +252,10 @@ NEAR = {
     "a1111 without a sampler": Case(None, {"parameters": "bake it. Steps: 3, then eat"}),
     "a1111 words on several lines": Case(None, {"parameters": "Steps: 3\nSampler: tasting menu"}),
     "a1111 without numbers": Case(None, exif={"UserComment": "Steps: mix, bake. Sampler: six cakes"}),
+    "a caption that quotes settings": Case(
+        None, exif={"UserComment": "parameters: Steps: 20, Sampler: none"}
+    ),
+    "a walk with tea": Case(None, exif={"UserComment": "Steps: 20 to the temple, with a Sampler: of tea"}),
     "a1111 under another keyword": Case(None, {"Comment": A1111}),
     "comfyui without class_type": Case(None, {"prompt": '{"1": {"inputs": {}}}'}),
     "comfyui prompt in words": Case(None, {"prompt": 'a cat with "class_type" on its collar'}),
@@ -243,6 +266,20 @@ NEAR = {
     "invokeai empty": Case(None, {"invokeai_metadata": "{}"}),
     "dream of a person": Case(None, {"Dream": "I have a dream -s 50 -S 3"}),
     "sd-metadata of an SD card": Case(None, {"sd-metadata": '{"card": "SanDisk"}'}),
+    "sd-metadata of a picture's name": Case(None, {"sd-metadata": '{"image": "x"}'}),
+    "invokeai as a word": Case(None, {"invokeai": "fan art"}),
+    "invokeai of another program": Case(None, {"invokeai": '{"note": "x"}'}),
+    "NovelAI inside a comment": Case(
+        None, exif={"UserComment": '{"Comment": "NovelAI", "Software": "Notes"}'}
+    ),
+    "clean up without a source type": Case(None, xmp={"photoshop:Credit": "Apple Photos Clean Up"}),
+    "settings of a ruined program": Case(None, {"parameters": '{"software": "Ruined House 2"}'}),
+    "virtual recording": Case(
+        None, xmp={"Iptc4xmpExt:DigitalSourceType": files.SOURCE_TYPE + "virtualRecording"}
+    ),
+    "the horde in a caption": Case(
+        None, exif={"ImageDescription": "ArtBot - Create images with Stable Diffusion, using the AI Horde"}
+    ),
     "fooocus scheme alone": Case(None, {"fooocus_scheme": "fooocus"}),
     "fooocus scheme of another kind": Case(None, {"fooocus_scheme": "other", "parameters": '{"a": 1}'}),
     "parameters of another program": Case(None, {"parameters": '{"iso": 100}'}),
@@ -483,6 +520,43 @@ def test_stable_diffusion_cpp_writes_a_keyword_into_a_comment() -> None:
     assert (said.details["generator"], said.details["seed"]) == ("a1111", 42)
     for body in (A1111.encode(), b"parameters " + A1111.encode(), b"parameter\0" + A1111.encode()):
         assert look(files.jpeg_with(files.jpeg_segment(0xFE, body))).details["declares"] is None
+
+
+def test_the_web_ui_writes_into_a_gifs_comment() -> None:
+    said = look(files.gif_with(comment=A1111)).details
+    assert (said["generator"], said["seed"], said["strength"]) == ("a1111", 42, "strong")
+    for caption in ("Steps: 20 to the temple, a Sampler: of tea", "A GIF about Midjourney", GRAPH, SWARM):
+        details = look(files.gif_with(comment=caption)).details
+        assert details["declares"] is None, caption
+        assert details["comment"].startswith(caption[:20])
+    assert look(files.gif_with() + files.gif_with(comment=A1111)).details["declares"] is None
+
+
+def test_xmp_in_a_gif() -> None:
+    packet = files.xmp_packet({"Iptc4xmpExt:DigitalSourceType": TRAINED})
+    assert look(files.gif_with(xmp=packet)).details["declares"] == "synthetic"
+    assert look(files.gif_with(xmp=packet, comment="a caption")).details["comment"] == "a caption"
+    assert look(files.gif_with(comment=packet.decode()[:5000])).details["declares"] is None
+    renamed = files.gif_with(xmp=packet).replace(b"XMP DataXMP", b"XMP DataXMQ")
+    assert look(renamed).details["declares"] is None
+
+
+def test_an_animation_of_comfyui() -> None:
+    """SaveAnimatedPNG: chunks `comf` behind the first picture, made like tEXt."""
+    data = files.png_with(files.png_chunk(b"comf", b"prompt\0" + GRAPH.encode()))
+    details = look(data).details
+    assert (details["generator"], details["prompt"], details["seed"]) == ("comfyui", "a red bridge", 7)
+    both = files.png_with(files.png_chunk(b"comf", b"workflow\0" + WORKFLOW.encode()))
+    assert look(both).details["generator"] == "comfyui"
+    for chunk in (
+        files.png_chunk(b"comf", b"prompt\0hello"),
+        files.png_chunk(b"comf", GRAPH.encode()),
+        files.png_chunk(b"comg", b"prompt\0" + GRAPH.encode()),
+        files.png_chunk(b"comf", b"prompt\0" + GRAPH.encode())[:-1] + b"\0",
+    ):
+        assert look(files.png_with(chunk)).details["declares"] is None
+    behind = files.png_chunk(b"comf", b"prompt\0" + GRAPH.encode())
+    assert look(files.png_with(behind, "behind")).details["declares"] is None
 
 
 def test_mochi_diffusion_in_iptc() -> None:
