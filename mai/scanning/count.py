@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from threading import Thread
 
+from mai.errors import ImageError
 from mai.images import globs, kinds, lists, remote, shards
 
 PAUSE_EVERY = 2000
@@ -119,7 +120,7 @@ def _in_shard(path: Path) -> int:
         try:
             with path.open("rb") as file:
                 return sum(bool(kinds.of_name(entry.filename)) for entry in Zip(file).entries())
-        except zipfile.BadZipFile:
+        except (zipfile.BadZipFile, ImageError):
             return 1
     if path.name.lower().endswith(shards.PARQUET_SUFFIXES):
         try:
