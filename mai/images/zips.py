@@ -26,7 +26,7 @@ def members(shard: Shard, hidden: bool, max_bytes: int, max_entries: int | None 
                 if max_entries is not None and n_entries > max_entries:
                     yield too_many(max_entries)
                     return
-                if not entry.is_dir() and (hidden or not is_hidden(entry.filename)):
+                if not entry.filename.endswith("/") and (hidden or not is_hidden(entry.filename)):
                     member = _member(listed.archive, entry, max_bytes)
                     if member is not None:
                         yield member

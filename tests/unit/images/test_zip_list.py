@@ -8,11 +8,12 @@ import struct
 import tracemalloc
 import zipfile
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from mai.images.shards import members, of_file
+from mai.images.shards import Member, members, of_file
 from mai.images.zip_list import Zip
 
 
@@ -130,19 +131,152 @@ def test_a_list_in_another_order_is_no_bomb(tmp_path: Path) -> None:
     assert all(member.data for member in found)
 
 
-def test_damaged_lists_end_in_a_row(tmp_path: Path) -> None:
+PICTURES = {f"{number}.jpg": b"\xff\xd8\xff" + bytes([number]) * 50 for number in range(5)}
+
+
+def archive_of(pictures: dict[str, bytes]) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        for number in range(5):
-            archive.writestr(f"{number}.jpg", b"\xff\xd8\xff" + bytes(50))
-    sound, draw = stream.getvalue(), random.Random(2)
-    path = tmp_path / "a.zip"
+        for name, data in pictures.items():
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+def rows_of(path: Path, data: bytes) -> list[Member]:
+    path.write_bytes(data)
+    return list(members(of_file(path)))
+
+
+def listed(data: bytes) -> tuple[list[zipfile.ZipInfo], str | None]:
+    """What zipfile reads of a list, and what it says of one that is damaged."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return archive.infolist(), None
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        return [], str(error)
+
+
+ENTRY, END = 46 + 5, 22
+LIST = -(5 * ENTRY + END)
+"""Where the list begins, from the end of the archive."""
+LIST_ENDS = ("File is not a zip file", "Bad offset", "Bad magic number for central directory",
+             "Truncated central directory", "Corrupt zip64 extra field", "is not UTF-8", "as in a zip bomb")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("place", "new", "n_sound", "status", "told"),
+    [
+        # The end of the archive.
+        (
+            -END,
+            b"PQ",
+            0,
+            "not_an_image",
+            "The shard cannot be read as a zip archive: File is not a zip file.",
+        ),
+        (-END + 12, b"\xff\xff\x00\x00", 0, "not_an_image", "cannot be read as a zip archive: Bad offset"),
+        (-END + 16, b"\xff\xff\x00\x00", 0, "not_an_image", "cannot be read as a zip archive: Bad offset"),
+        # Of the list: the first entry, the third, its name's length, the last entry's.
+        (LIST, b"PQ", 0, "not_an_image", "cannot be read as a zip archive: Bad magic number"),
+        (
+            LIST + 2 * ENTRY,
+            b"PQ",
+            2,
+            "truncated",
+            "breaks off or is damaged after 2 entries: Bad magic number",
+        ),
+        (LIST + 2 * ENTRY + 28, b"\x06", 3, "truncated", "is damaged after 3 entries: Bad magic number"),
+        (LIST + 4 * ENTRY + 28, b"\xff\xff", 4, "truncated", "after 4 entries: Truncated central directory"),
+        (LIST + 2 * ENTRY + 9, b"\x08", 2, "truncated", "is not UTF-8"),
+        (LIST + 2 * ENTRY + 20, b"\xff\xff\xff\xff", 2, "truncated", "Corrupt zip64 extra field"),
+        (LIST + 2 * ENTRY + 42, b"\x05\x00", 2, "unsupported", "as in a zip bomb"),
+    ],
+)
+def test_a_damaged_list_says_what_and_after_how_many(
+    tmp_path: Path, place: int, new: bytes, n_sound: int, status: str, told: str
+) -> None:
+    data = bytearray(archive_of(PICTURES))
+    assert data[LIST : LIST + 4] == b"PK\x01\x02"
+    data[len(data) + place : len(data) + place + len(new)] = new
+    if "UTF-8" in told:
+        data[LIST + 2 * ENTRY + 46] = 0xFF
+    *before, last = rows_of(tmp_path / "a.zip", bytes(data))
+    assert last.error is not None
+    assert (last.name, last.error.status) == (None, status), str(last.error)
+    assert told in str(last.error)
+    assert [row.data for row in before[:2]] == list(PICTURES.values())[: min(2, n_sound)]
+    assert len(before) == min(n_sound, 2) + (n_sound == 4) * 2
+
+
+def test_an_entry_without_a_name_is_passed_over(tmp_path: Path) -> None:
+    data = bytearray(archive_of({"0.jpg": PICTURES["0.jpg"], "1.jpg": PICTURES["1.jpg"]}))
+    start = len(data) - END - ENTRY
+    data[start + 28] = 0
+    del data[start + 46 : start + ENTRY]
+    data[-END + 12] -= 5  # the list's size
+    assert [row.data for row in rows_of(tmp_path / "a.zip", bytes(data))] == [PICTURES["0.jpg"]]
+
+
+@pytest.mark.parametrize(
+    ("place", "new", "status", "told"),
+    [
+        (8, b"\x01\x00", "unsupported", "The member is encrypted. Unpack the archive and scan the folder."),
+        (10, b"\x63\x00", "unsupported", "The member cannot be unpacked: "),
+        (16, b"\x00\x00\x00\x00", "truncated", "The member is damaged: Bad CRC-32"),
+        (24, b"\xff\xff\xff\x7f", "too_large", "The file has 2,147,483,647 bytes; the limit is"),
+        (46, b"7", "truncated", "The member is damaged: File name in directory '7.jpg'"),
+    ],
+)
+def test_a_damaged_entry_is_the_row_of_one_member(
+    tmp_path: Path, place: int, new: bytes, status: str, told: str
+) -> None:
+    data = bytearray(archive_of(PICTURES))
+    start = len(data) + LIST + 2 * ENTRY + place
+    data[start : start + len(new)] = new
+    found = rows_of(tmp_path / "a.zip", bytes(data))
+    assert len(found) == 5
+    damaged = found.pop(2)
+    assert damaged.error is not None
+    assert (damaged.name, damaged.error.status) == ("7.jpg" if place == 46 else "2.jpg", status)
+    assert told in str(damaged.error)
+    assert [row.data for row in found] == [PICTURES[f"{n}.jpg"] for n in (0, 1, 3, 4)]
+
+
+def test_damaged_lists_end_in_the_row_that_zipfile_would_give(tmp_path: Path) -> None:
+    """Bytes of the list drawn anew; zipfile, which reads the whole list first, says what is right."""
+    sound, draw = archive_of(PICTURES), random.Random(2)
+    seen: Counter[str] = Counter()
     for _ in range(400):
         data = bytearray(sound)
         for _ in range(draw.randint(1, 5)):
             data[draw.randrange(len(data) - 330, len(data))] = draw.randrange(256)
-        path.write_bytes(bytes(data))
-        assert len(list(members(of_file(path)))) <= 6
+        found = rows_of(tmp_path / "a.zip", bytes(data))
+        infos, problem = listed(bytes(data))
+        errors = [row.error for row in found if row.error is not None]
+        whole = [error for error in errors if "zip archive" in str(error)]
+        if problem is not None and "version" not in problem:
+            assert len(whole) == 1, (problem, errors)
+        for last in whole:  # zipfile itself takes what there is of a last entry that claims more
+            assert found[-1].error is last
+            assert any(words in str(last) for words in LIST_ENDS), str(last)
+            if "as in a zip bomb" in str(last):
+                status = "unsupported"
+            else:
+                status = "truncated" if "entries" in str(last) else "not_an_image"
+            assert last.status == status
+            seen[status] += 1
+            errors.remove(last)
+        for error in errors:
+            assert error.status in ("truncated", "unsupported", "too_large")
+            assert str(error).startswith("The ")
+            seen[f"member {error.status}"] += 1
+        for row in found:
+            if row.data is not None:
+                assert row.data == PICTURES[row.name or ""]
+                assert problem or row.name in {info.filename for info in infos}
+    assert (
+        min(seen[kind] for kind in ("truncated", "not_an_image", "unsupported", "member truncated")) > 10
+    ), seen
 
 
 def test_members_and_list_are_not_read_in_turns() -> None:
