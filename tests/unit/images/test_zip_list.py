@@ -159,8 +159,10 @@ def listed(data: bytes) -> tuple[list[zipfile.ZipInfo], str | None]:
 ENTRY, END = 46 + 5, 22
 LIST = -(5 * ENTRY + END)
 """Where the list begins, from the end of the archive."""
-LIST_ENDS = ("File is not a zip file", "Bad offset", "Bad magic number for central directory",
-             "Truncated central directory", "Corrupt zip64 extra field", "is not UTF-8", "as in a zip bomb")  # fmt: skip
+LIST_ENDS = (
+    "File is not a zip file", "Bad offset", "Bad magic number for central directory", "Truncated central directory",
+    "Corrupt zip64 extra field", "is not UTF-8", "as in a zip bomb",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
