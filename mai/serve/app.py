@@ -34,7 +34,7 @@ from mai.serve.metrics import Metrics
 from mai.serve.refusal import OF_STATUS, Refusal, json_response
 from mai.serve.room import Claim, Room, told_size
 from mai.serve.settings import ServeSettings
-from mai.serve.uploads import Bounds, Upload, receive, temporary_folder
+from mai.serve.uploads import Bounds, Folders, Upload, receive
 
 Form = Literal["html", "json"]
 
@@ -52,7 +52,7 @@ class Service:
         desk: where pictures go.
         rate: images a caller.
         metrics: counters.
-        folder: where uploads lie while they are looked at.
+        folders: where uploads lie while they are looked at.
         room: on the disk, for bodies on their way.
         is_stopping: no request is taken any more.
         stopping: set when the service begins to stop, so that streams end.
@@ -63,7 +63,7 @@ class Service:
     desk: Desk
     rate: Rate
     metrics: Metrics
-    folder: Path
+    folders: Folders
     room: Room = field(default_factory=Room)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -85,13 +85,12 @@ class Service:
         if self.desk.is_full:  # before anything is written
             raise self.desk.refusal()
         told = told_size(request, self.bounds.max_bytes)
-        async with temporary_folder(self.folder) as folder:
-            with self.room.hold(folder, told) as room:
-                found = await self._receive(request, folder, room)
-                room.settle()
-                self.rate.take(request.scope["mai_caller"], len(found))
-                with self.desk.places(len(found)):
-                    yield found
+        with self.folders.one() as folder, self.room.hold(folder, told) as room:
+            found = await self._receive(request, folder, room)
+            room.settle()
+            self.rate.take(request.scope["mai_caller"], len(found))
+            with self.desk.places(len(found)):
+                yield found
 
     async def _receive(self, request: Request, folder: Path, room: Claim) -> list[Upload]:
         if request.headers.get("content-type", "").partition(";")[0].strip() == "application/json":
@@ -152,7 +151,7 @@ def make_app(settings: ServeSettings, *, is_verbose: bool = False) -> FastAPI:
         desk,
         Rate(rate or None),
         Metrics(desk),
-        Path(tempfile.gettempdir()),
+        Folders(Path(tempfile.gettempdir())),
     )
     app = FastAPI(
         title="MAI",
@@ -194,7 +193,7 @@ def make_app(settings: ServeSettings, *, is_verbose: bool = False) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
     _sweep(Path(tempfile.gettempdir()))
-    service.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+    service.folders = Folders(Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")))
     service.desk.start()
     jobs = getattr(app.state, "jobs", None)
     try:
@@ -206,7 +205,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if jobs is not None:
             await jobs.close()
         await service.desk.close()
-        shutil.rmtree(service.folder, ignore_errors=True)
+        shutil.rmtree(service.folders.parent, ignore_errors=True)
 
 
 def _sweep(parent: Path) -> None:

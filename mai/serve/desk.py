@@ -85,7 +85,7 @@ class Desk:
         self._open: dict[int, tuple[Errand, asyncio.Future[Answer]]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
-        self._is_ending = False
+        self._is_ending = self._is_rung = False
         self._usual_s = FIRST_GUESS_S
         self.n_taken = 0
         self.failure: str | None = None
@@ -181,6 +181,9 @@ class Desk:
     def _call(self, what: Callable[[], None]) -> None:
         with self._lock:
             self._calls.append(what)
+            if self._is_rung:
+                return
+            self._is_rung = True
         with contextlib.suppress(OSError):  # full: it will be heard anyway; closed: nobody is there
             os.write(self._ring, b"!")
 
@@ -191,6 +194,8 @@ class Desk:
                 self._crew.turn([self._bell])
                 with contextlib.suppress(OSError):
                     os.read(self._bell, 4096)
+                with self._lock:  # who calls from now on rings again; who called before is heard below
+                    self._is_rung = False
                 while True:
                     with self._lock:
                         what = self._calls.popleft() if self._calls else None

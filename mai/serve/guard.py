@@ -7,6 +7,7 @@ import ipaddress
 import sys
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -146,6 +147,7 @@ def _site(origin: str) -> str | None:
         return None
 
 
+@lru_cache(64)
 def _name(host: str) -> str:
     """The name in a Host header, without its port."""
     with contextlib.suppress(ValueError):
@@ -154,10 +156,12 @@ def _name(host: str) -> str:
     return name.strip("[]").lower()
 
 
+_OURS = (*HEADERS, (b"content-security-policy", PAGE_POLICY.encode()))
+_OURS_UNKEPT = (*_OURS, (b"cache-control", b"no-store"))
+
+
 def _with_headers(headers: list[tuple[bytes, bytes]], path: str) -> list[tuple[bytes, bytes]]:
     """The answer's headers and ours; those that the answer set itself stay."""
     told = {name.lower() for name, _ in headers}
-    ours = [*HEADERS, (b"content-security-policy", PAGE_POLICY.encode())]
-    if not path.startswith("/static/"):
-        ours.append((b"cache-control", b"no-store"))
+    ours = _OURS if path.startswith("/static/") else _OURS_UNKEPT
     return [*headers, *(pair for pair in ours if pair[0] not in told)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -49,18 +51,22 @@ class Metrics:
         failed.set_function(lambda: desk.failure is not None)
         deaths = Gauge("mai_worker_deaths", "Workers that died at work since the start.", **own)
         deaths.set_function(lambda: desk.n_deaths)
+        # Counters by their labels: looking one up in the library takes a tenth of what a request costs here.
+        self._of_image = cache(self._images.labels)
+        self._of_request = cache(self._requests.labels)
+        self._of_route = cache(self._request_seconds.labels)
 
     def image(self, answer: Answer) -> None:
         """Count one image."""
-        self._images.labels(answer.status, answer.label or "none").inc()
+        self._of_image(answer.status, answer.label or "none").inc()
         if answer.seconds:
             self._work.observe(answer.seconds)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request; `route` is the path's pattern, so that callers cannot make labels."""
         known = method if method in ("GET", "POST", "DELETE", "HEAD", "OPTIONS") else "other"
-        self._requests.labels(known, route, str(status)).inc()
-        self._request_seconds.labels(route).observe(seconds)
+        self._of_request(known, route, str(status)).inc()
+        self._of_route(route).observe(seconds)
 
     def text(self) -> bytes:
         """The page that Prometheus reads."""

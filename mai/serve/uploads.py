@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,9 @@ from mai.serve.room import Claim
 
 MAX_NAME_CHARS = 1000
 """Longest name that is shown."""
+
+MAX_FREE = 64
+"""Empty folders that wait for a request, at most."""
 
 _NUMBERS = itertools.count(1)
 
@@ -63,17 +66,39 @@ class Upload:
     n_bytes: int
 
 
-@asynccontextmanager
-async def temporary_folder(parent: Path) -> AsyncIterator[Path]:
-    """A folder that only this account can read, gone at the end."""
-    folder = parent / str(next(_NUMBERS))
-    folder.mkdir(mode=0o700)
-    try:
-        yield folder
-    finally:
-        for name in os.listdir(folder):  # noqa: PTH208  # files of ours alone, and this is done for every request
-            os.unlink(folder / name)  # noqa: PTH108
-        folder.rmdir()
+class Folders:
+    """Folders that only this account can read, one a request, used again: to make and remove one costs as much as all
+    else that is done with the disk for a picture, and the file system may let everybody wait for it.
+
+    Args:
+        parent: where they are.
+    """
+
+    def __init__(self, parent: Path) -> None:
+        self.parent = parent
+        self._free: list[Path] = []
+
+    @contextmanager
+    def one(self) -> Iterator[Path]:
+        """An empty folder; what lies in it is gone at the end. After an error it is not used again: a thread that was
+        not waited for may still write there."""
+        folder = self._free.pop() if self._free else self._make()
+        is_well = False
+        try:
+            yield folder
+            is_well = len(self._free) < MAX_FREE
+        finally:
+            for name in os.listdir(folder):  # noqa: PTH208  # files of ours alone, and this is done for every request
+                os.unlink(folder / name)  # noqa: PTH108
+            if is_well:
+                self._free.append(folder)
+            else:
+                folder.rmdir()
+
+    def _make(self) -> Path:
+        folder = self.parent / str(next(_NUMBERS))
+        folder.mkdir(mode=0o700)
+        return folder
 
 
 async def receive(request: Request, folder: Path, bounds: Bounds, room: Claim) -> list[Upload]:
