@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from mai.errors import MaiError
 from mai.serve.app import Service
+from mai.serve.connections import Impatient
 from mai.serve.settings import ServeSettings
 
 GRACE_S = 30.0
@@ -58,6 +59,7 @@ def run(app: FastAPI, settings: ServeSettings, *, is_quiet: bool = False) -> int
     service: Service = app.state.service
     config = uvicorn.Config(
         app,
+        http=Impatient,
         log_level="warning",
         access_log=False,
         server_header=False,

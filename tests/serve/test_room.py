@@ -26,6 +26,7 @@ from running_service import picture, serving
 from mai.pipeline import ScanSettings
 from mai.serve import fetch, room
 from mai.serve.app import make_app
+from mai.serve.connections import Impatient
 from mai.serve.limits import Pace
 from mai.serve.refusal import Refusal
 from mai.serve.settings import ServeSettings
@@ -55,7 +56,7 @@ def listening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) 
     told = ServeSettings(
         ScanSettings(("metadata",)), n_workers=1, data=tmp_path / "data", keep_s=60.0, **settings
     )
-    server = uvicorn.Server(uvicorn.Config(make_app(told), port=0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(make_app(told), http=Impatient, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -256,6 +257,37 @@ def test_uploads_that_do_not_move_are_cut(
             time.sleep(0.3)
         assert answer_of(slow)[0] == (200 if path == "/v1/scan" else 202)
         assert len(data) > 2800  # it took longer than a stretch
+
+
+def test_connections_that_ask_for_nothing_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silent ones, and those whose headers drip: as the first request, and behind one that was answered."""
+    monkeypatch.setattr(Impatient, "headers_s", 1.0)
+    with listening(tmp_path, monkeypatch) as address:
+        head = f"GET /healthz HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\n".encode()
+        silent, slow, second = (socket.create_connection(address, 60) for _ in range(3))
+        second.sendall(head + b"\r\n")
+        assert b"alive" in second.recv(65536)
+        for one in (slow, second):
+            one.sendall(head + b"X-Drip: ")
+        begin = time.monotonic()
+        for _ in range(30):
+            time.sleep(0.1)
+            for one in (slow, second):
+                with contextlib.suppress(OSError):
+                    one.sendall(b"x")
+        for one in (silent, slow, second):
+            with contextlib.suppress(ConnectionResetError):
+                assert one.recv(100) == b""
+            one.close()
+        assert time.monotonic() - begin < 20
+        patient = socket.create_connection(address, 60)
+        time.sleep(0.5)
+        patient.sendall(head + b"\r\n")
+        time.sleep(0.7)  # longer than the headers' time, which is over when they are there
+        assert b"alive" in patient.recv(65536)
+        patient.sendall(head + b"Connection: close\r\n\r\n")
+        assert b"alive" in patient.recv(65536)
+        patient.close()
 
 
 def test_parallel_jobs_share_the_room(
