@@ -11,26 +11,24 @@ for a bad image: that is a Record with a status and a sentence.
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from mai import __version__
+from mai import choice
 from mai import weights as weights_room
-from mai.cache import EvidenceCache, code_fingerprint
-from mai.detectors import base
-from mai.detectors.base import Detector, DetectorSettings
-from mai.errors import ImageError, MaiError, UsageError, WeightsError
+from mai.asking import Work, failed, look, look_together, sentence
+from mai.cache import EvidenceCache
+from mai.choice import DEFAULT, ScanSettings, default_detectors, load_detector
+from mai.errors import ImageError, MaiError, UsageError
 from mai.images import decode as decoding
 from mai.images.decode import Limits
 from mai.images.source import Source, display, open_source
 from mai.report.thumbnail import THUMBNAIL_PX, jpeg
-from mai.types import Evidence, Image, ImageInfo, Record, Status, Thresholds
+from mai.types import Evidence, Image, Record, Thresholds
 from mai.verdict.decide import Policy, decide, is_declared, thresholds
 from mai.verdict.fuse import Measured, find_fusion, fuse, load_fusions
 from mai.weights.session import Device
@@ -38,77 +36,10 @@ from mai.weights.session import Device
 if TYPE_CHECKING:
     from mai.types import Pixels
 
-DEFAULT: tuple[str, ...] = ("c2pa", "metadata", "watermark", "pixel")
-"""Detectors asked when none are named, as far as they are in the package; `resnet` stands in for `pixel`."""
-
+__all__ = ["DEFAULT", "ScanSettings", "Scanner", "default_detectors", "load_detector", "scan"]
 
 BATCH_PIXELS = 64_000_000
 """Pixels of one batch, after which it is not filled further: 200 MB decoded."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScanSettings:
-    """All that makes a Scanner, small and picklable: it travels to worker processes. See Scanner."""
-
-    detectors: tuple[str, ...] | None = None
-    fpr: float | None = None
-    threshold: float | None = None
-    prior: float | None = None
-    limits: Limits = field(default_factory=Limits)
-    weights: str | Path | None = None
-    trust: Path | None = None
-    n_threads: int = 1
-    thumbnails: bool = False
-    cache: Path | None = None
-    synthetic_labels: tuple[str, ...] = ()
-    device: Device = "cpu"
-    batch: int = 1
-
-
-@dataclass(slots=True)
-class _Work:
-    """One image on its way; filled stage by stage."""
-
-    path: str
-    image: Image | None = None
-    error: ImageError | None = None
-    evidence: dict[str, Evidence] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    known: set[str] = field(default_factory=set)
-
-
-def default_detectors() -> tuple[str, ...]:
-    """The detectors asked when none are named: those of DEFAULT that are here and have what they need.
-
-    Raises:
-        WeightsError: neither a network's weights nor any other detector is here.
-    """
-    known = base.names()
-    architectures = {name.rsplit("_v", 1)[0] for name in weights_room.available()}
-    found = [name for name in DEFAULT if name in known and (name != "pixel" or name in architectures)]
-    if "pixel" not in found and "resnet" in known and "resnet" in architectures:
-        found.append("resnet")
-    if not found:
-        weights_room.latest("resnet")  # raises, and says how weights are made
-    return tuple(found)
-
-
-def load_detector(
-    name: str,
-    *,
-    weights: str | Path | None = None,
-    trust: str | Path | None = None,
-    n_threads: int = 1,
-) -> Detector:
-    """Make one detector ready; `detector.look(images)` then gives evidence without a verdict.
-
-    Raises:
-        UnknownNameError: no detector of that name.
-        WeightsError: its weights are missing or damaged.
-        MissingExtraError: a package that it needs is not installed.
-    """
-    folder = weights_room.load(weights).folder if weights is not None else None
-    return base.load(name, DetectorSettings(folder, n_threads, Path(trust) if trust else None))
 
 
 class Scanner:
@@ -156,7 +87,7 @@ class Scanner:
         """
         self.policy = Policy(fpr=fpr, threshold=threshold, prior=prior)
         given = weights_room.load(weights) if weights is not None else None
-        names = _names(detectors, given.architecture if given else None)
+        names = choice.names(detectors, given.architecture if given else None)
         self.settings = ScanSettings(
             names,
             fpr,
@@ -172,48 +103,13 @@ class Scanner:
             device,
             batch,
         )
-        self.detectors: dict[str, Detector] = {}
-        self.weights: dict[str, weights_room.Weights] = {}
-        for name in names:
-            own = given if given is not None and given.architecture == name else None
-            told = DetectorSettings(
-                own.folder if own else None,
-                n_threads,
-                self.settings.trust,
-                self.settings.synthetic_labels,
-                device,
-            )
-            detector = base.load(name, told)
-            self.detectors[name] = detector
-            if detector.kind == "network":
-                if detector.weights is None:
-                    raise WeightsError(f"The network '{name}' does not say which weights it uses.")
-                loaded = own or getattr(detector, "loaded", None)
-                self.weights[name] = loaded or weights_room.load(detector.weights)
-        if given is not None and given.architecture not in self.weights:
-            raise UsageError(
-                f"The weights {given.name} are for '{given.architecture}', which is not among the detectors "
-                f"{', '.join(names)}. Add it: --detectors {','.join((*names, given.architecture))}"
-            )
+        chosen = choice.load(self.settings, given)
+        self.detectors, self.weights = chosen.detectors, chosen.weights
         self.fusions = load_fusions() if len(self.weights) > 1 else {}
         self._needs_pixels = any(detector.needs == "pixels" for detector in self.detectors.values())
         self._cache = EvidenceCache(cache) if cache is not None else None
-        self._keys = self._cache_keys() if cache is not None else {}
+        self._keys = choice.cache_keys(chosen, self.settings) if cache is not None else {}
         self._check_operating_point()
-
-    def _cache_keys(self) -> dict[str, str]:
-        """Detector -> all that its evidence depends on beside the file's bytes."""
-        trust = self.settings.trust
-        anchors = hashlib.sha256(trust.read_bytes()).hexdigest()[:16] if trust else ""
-        code = f"{__version__}:{code_fingerprint()}"
-        keys: dict[str, str] = {}
-        for name in self.detectors:
-            own = self.weights.get(name)
-            made_of = f"{own.name}:{own.config_digest}" if own else str(self.detectors[name].weights or "")
-            if own and self.settings.device != "cpu":  # its last digits are others
-                made_of += f":{self.settings.device}"
-            keys[name] = f"{name}:{made_of}:{anchors if name == 'c2pa' else ''}:{code}"
-        return keys
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -258,10 +154,10 @@ class Scanner:
         """
         work = self._open(source)
         for detector in self.detectors.values():
-            self._look(detector, work)
+            look(detector, work)
         return self._row(work)
 
-    def _row(self, work: _Work) -> Record:
+    def _row(self, work: Work) -> Record:
         self._keep(work)
         record = self._record(work)
         if not self.settings.thumbnails or work.image is None or work.error is not None:
@@ -274,12 +170,12 @@ class Scanner:
         work = self._open(source, decode=False)
         for detector in self.detectors.values():
             if detector.needs == "bytes":
-                self._look(detector, work)
+                look(detector, work)
         self._keep(work)
         info = work.image.info if work.image else None
         evidence = tuple(work.evidence[n] for n in self.detectors if n in work.evidence)
         if work.error:
-            return _failed(work, evidence, info, work.error.status, str(work.error))
+            return failed(work, evidence, info, work.error.status, str(work.error))
         return Record(work.path, "ok", None, evidence, info, None, work.seconds)
 
     def join(self, record: Record, shared: Iterable[Evidence]) -> Record:
@@ -290,7 +186,7 @@ class Scanner:
             shared: evidence of the other from the detectors that look at pixels.
         """
         image = Image(record.path, record.image, None, None) if record.image else None
-        work = _Work(record.path, image, seconds=dict(record.seconds))
+        work = Work(record.path, image, seconds=dict(record.seconds))
         work.evidence.update((e.detector, e) for e in (*record.evidence, *shared))
         return self._record(work)
 
@@ -305,7 +201,7 @@ class Scanner:
         """
         work = self._open(source)
         for detector in self.detectors.values():
-            self._look(detector, work)
+            look(detector, work)
         self._keep(work)
         return self._record(work), work.image if work.error is None else None
 
@@ -337,7 +233,7 @@ class Scanner:
             for source in sources:
                 yield self.scan(source)
             return
-        works: list[_Work] = []
+        works: list[Work] = []
         n_pixels = 0
         for source in sources:
             works.append(self._open(source))
@@ -348,32 +244,20 @@ class Scanner:
                 works, n_pixels = [], 0
         yield from self._rows(works)
 
-    def _rows(self, works: list[_Work]) -> Iterator[Record]:
+    def _rows(self, works: list[Work]) -> Iterator[Record]:
         """Rows of pictures that a network looks at together."""
         for name, detector in self.detectors.items():
             todo = [w for w in works if name not in w.evidence and w.image and w.image.pixels is not None]
             if detector.kind == "network" and len(todo) > 1:
-                self._look_together(detector, todo)
+                look_together(detector, todo)
             for work in works:
-                self._look(detector, work)
+                look(detector, work)
         for work in works:
             yield self._row(work)
 
-    def _look_together(self, detector: Detector, works: list[_Work]) -> None:
-        """One batch. If that fails, nothing is said, and each picture is looked at alone."""
-        start = perf_counter()
-        try:
-            found = detector.look([work.image for work in works if work.image])
-        except Exception:
-            return
-        if len(found) == len(works):
-            for work, evidence in zip(works, found, strict=True):
-                work.evidence[detector.name] = _finite(evidence)
-                work.seconds[detector.name] = (perf_counter() - start) / len(works)
-
-    def _open(self, source: Source, decode: bool = True) -> _Work:
+    def _open(self, source: Source, decode: bool = True) -> Work:
         """Read, and decode if a detector looks at pixels. What goes wrong stands in the work."""
-        work = _Work(display(source))
+        work = Work(display(source))
         start = perf_counter()
         try:
             work.image = open_source(source, self.settings.limits)
@@ -396,10 +280,10 @@ class Scanner:
         except MaiError:
             raise
         except Exception as error:  # a reader's own mistake must not stop the scan; it is told in the row
-            work.error = ImageError("unsupported", f"Reading failed unexpectedly: {_sentence(error)}")
+            work.error = ImageError("unsupported", f"Reading failed unexpectedly: {sentence(error)}")
         return work
 
-    def _remember(self, work: _Work) -> None:
+    def _remember(self, work: Work) -> None:
         """Take from the cache what is known of these bytes."""
         if self._cache is None or work.image is None or work.image.data is None:
             return
@@ -409,7 +293,7 @@ class Scanner:
                 work.evidence[name] = known[key]
                 work.known.add(name)
 
-    def _keep(self, work: _Work) -> None:
+    def _keep(self, work: Work) -> None:
         """Put new evidence into the cache. Of a file whose pixels failed, nothing: it is looked at anew."""
         if self._cache is None or work.image is None or work.image.data is None or work.error is not None:
             return
@@ -417,30 +301,19 @@ class Scanner:
         if fresh:
             self._cache.write(work.image.info.sha256, fresh)
 
-    def _look(self, detector: Detector, work: _Work) -> None:
-        """Ask one detector, if it can look at this image; bytes are read even of a broken picture."""
-        image = work.image
-        if detector.name in work.evidence:  # known from the cache
-            return
-        if image is None or (detector.needs == "pixels" and image.pixels is None):
-            return
-        start = perf_counter()
-        work.evidence[detector.name] = _ask(detector, image)
-        work.seconds[detector.name] = perf_counter() - start
-
-    def _record(self, work: _Work) -> Record:
+    def _record(self, work: Work) -> Record:
         evidence = self._with_notes(tuple(work.evidence[n] for n in self.detectors if n in work.evidence))
         info = work.image.info if work.image else None
         if work.error:
-            return _failed(work, evidence, info, work.error.status, str(work.error))
+            return failed(work, evidence, info, work.error.status, str(work.error))
         if not is_declared(evidence):
-            failed = [e for e in evidence if e.status == "failed"]
+            silent = [e for e in evidence if e.status == "failed"]
             has_looked = any(
                 e.status == "ok" and e.score is not None for e in evidence if e.detector in self.weights
             )
-            if (self.weights and not has_looked) or len(failed) == len(evidence):
-                told = " ".join(f"{e.detector}: {e.note}" for e in failed) or "No detector answered."
-                return _failed(work, evidence, info, "detector_failed", told)
+            if (self.weights and not has_looked) or len(silent) == len(evidence):
+                told = " ".join(f"{e.detector}: {e.note}" for e in silent) or "No detector answered."
+                return failed(work, evidence, info, "detector_failed", told)
         verdict = decide(evidence, self.weights, self.policy, self.fusions)
         return Record(work.path, "ok", verdict, evidence, info, None, work.seconds)
 
@@ -476,45 +349,3 @@ def scan(source: Source, detectors: Sequence[str] | str | None = None, **setting
 @lru_cache(maxsize=4)
 def _scanner(detectors: str | None, **settings: Any) -> Scanner:
     return Scanner(detectors, **settings)
-
-
-def _names(detectors: Sequence[str] | str | None, architecture: str | None) -> tuple[str, ...]:
-    """The asked names in order, each once; weights without names put their network in the default's place."""
-    if detectors is None:
-        if architecture is None:
-            return default_detectors()
-        known = base.names()
-        return (*(n for n in DEFAULT if n in known and n != "pixel"), architecture)
-    listed = detectors.split(",") if isinstance(detectors, str) else detectors
-    names = tuple(dict.fromkeys(name.strip() for name in listed if name.strip()))
-    if not names:
-        raise UsageError(f"No detector is named. Known: {', '.join(base.names())}.")
-    return names
-
-
-def _ask(detector: Detector, image: Image) -> Evidence:
-    """Its evidence, also from a detector that breaks its promise and raises."""
-    try:
-        (evidence,) = detector.look([image])
-    except Exception as error:
-        return Evidence(detector.name, detector.weights, "failed", note=f"It failed: {_sentence(error)}")
-    return _finite(evidence)
-
-
-def _finite(evidence: Evidence) -> Evidence:
-    """A score that is no number says nothing, and would pass every comparison with a threshold as false."""
-    if all(value is None or math.isfinite(value) for value in (evidence.logit, evidence.score)):
-        return evidence
-    note = f"The network gave {evidence.logit}, which is no number."
-    return replace(evidence, status="failed", logit=None, score=None, note=note)
-
-
-def _failed(
-    work: _Work, evidence: tuple[Evidence, ...], info: ImageInfo | None, status: Status, message: str
-) -> Record:
-    return Record(work.path, status, None, evidence, info, message, work.seconds)
-
-
-def _sentence(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

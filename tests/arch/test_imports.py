@@ -26,6 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("verdict",),
     ("report",),
     ("cache",),
+    ("choice", "asking"),
     ("pipeline",),
     ("jobs",),
     ("scanning", "bench", "pairs"),
