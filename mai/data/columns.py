@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,8 +177,9 @@ class RowMaker:
             raise DataError(f"{where}: the column '{column}' is empty; it should hold a picture.")
         file = name if isinstance(picture, Cell) else str(self.folder / str(picture))
         if not isinstance(picture, Cell) and not Path(file).is_file():
+            hint = " Write paths with / in place of \\." if "\\" in str(picture) and os.sep == "/" else ""
             raise DataError(
-                f"{where}: there is no file '{picture}' in {self.folder}. Files are relative to it."
+                f"{where}: there is no file '{picture}' in {self.folder}. Files are relative to it.{hint}"
             )
         return Row(
             file=file,

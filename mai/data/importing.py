@@ -19,7 +19,8 @@ from typing import Any
 
 from mai.data.columns import FILE_COLUMNS, LABEL_COLUMNS, label_of
 from mai.data.labelled import LabelledSet, Row
-from mai.errors import DataError, UsageError
+from mai.errors import DataError, ImageError, UsageError
+from mai.images import lists
 
 SKIP = frozenset({"", "skip", "unknown", "unsure", "?"})
 """Words of the label column that leave a picture out."""
@@ -52,7 +53,7 @@ def read_corrections(path: Path) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = lists.records(file)
             names = [name for name in reader.fieldnames or [] if name]
             place = next((name for name in ("path", *FILE_COLUMNS) if name in names), None)
             label = next((name for name in LABEL_COLUMNS if name in names), None)
@@ -73,8 +74,8 @@ def read_corrections(path: Path) -> dict[str, int | None]:
                 found[name] = value
     except OSError as error:
         raise UsageError(f"The corrections '{path}' cannot be read: {error.strerror}.") from error
-    except csv.Error as error:
-        raise DataError(f"{path} cannot be read as CSV: {error}.") from error
+    except (csv.Error, ImageError) as error:
+        raise DataError(f"{path} cannot be read as CSV: {str(error).rstrip('.')}.") from error
     if not found:
         raise DataError(f"{path.name} holds no correction.")
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mai.data.columns import (
@@ -15,7 +15,8 @@ from mai.data.columns import (
     split_of,
 )
 from mai.data.labelled import LabelledSet, Row
-from mai.errors import DataError, UsageError
+from mai.errors import DataError, ImageError, UsageError
+from mai.images import lists
 from mai.images.kinds import HEAD_BYTES, is_picture
 
 __all__ = ["LabelledSet", "Row", "read_set"]
@@ -105,8 +106,9 @@ def _read_csv(path: Path) -> tuple[Row, ...]:
     rows: list[Row] = []
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.DictReader(file)
-            names = [name for name in reader.fieldnames or [] if name]
+            reader = lists.records(file)
+            reader.fieldnames = _plain(reader.fieldnames or [])
+            names = [name for name in reader.fieldnames if name]
             columns = find_columns(names, (), path.name)
             maker = RowMaker(columns, path.parent)
             for record in reader:
@@ -114,9 +116,15 @@ def _read_csv(path: Path) -> tuple[Row, ...]:
                 if None in record or None in record.values():
                     raise DataError(f"{where} has not the {len(names)} cells of the first line.")
                 rows += maker.rows(record, where, f"{path}::{reader.line_num}")
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV: {error}.") from error
+    except (OSError, csv.Error, ImageError) as error:
+        raise DataError(f"{path} cannot be read as CSV: {str(error).rstrip('.')}.") from error
     return tuple(rows)
+
+
+def _plain(names: Sequence[str]) -> list[str]:
+    """Names of columns in small letters, as spreadsheets begin them with capitals; one that would come twice stays."""
+    lower = [(name or "").strip().lower() for name in names]
+    return [small if lower.count(small) == 1 else name for small, name in zip(lower, names, strict=True)]
 
 
 def _read_folder(root: Path) -> tuple[Row, ...]:

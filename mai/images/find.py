@@ -89,7 +89,11 @@ class _Search:
     def source(self, source: str) -> Iterator[Found]:
         if source == "-":
             # Without a buffer, whose lock a thread that waits here would hold when Python ends.
-            yield from self.listed(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
+            try:
+                yield from self.listed(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer))
+            except ImageError as error:
+                told = ImageError(error.status, f"The list on standard input cannot be read. {error}")
+                yield Found("-", named=True, error=told)
         elif _exists(source):
             yield from self.path(source)
         elif match := _RANGE.search(source):
@@ -158,7 +162,11 @@ class _Search:
                 yield from self.path(_beside(entry, name))
 
     def listed(self, stream: BinaryIO) -> Iterator[Found]:
-        """The entries of a list of paths."""
+        """The entries of a list of paths.
+
+        Raises:
+            ImageError: it is no such list.
+        """
         for entry in lists.entries(stream):
             if len(entry) > lists.MAX_PATH_BYTES:
                 told = ImageError(

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from mai.errors import ImageError
 from mai.images import kinds, remote
@@ -15,6 +15,13 @@ MAX_PATH_BYTES = 2**16
 """Longest entry of a list of paths: sixteen times what Linux lets a path have."""
 
 TABLE_SUFFIXES = (".csv", ".tsv")
+
+UTF16 = (
+    "It is UTF-16 text, as Excel's 'Unicode Text' or PowerShell's > write it. Save it as UTF-8: 'CSV UTF-8' in Excel, "
+    "| Out-File -Encoding utf8 in PowerShell."
+)
+_UTF16_MARKS = ("\udcff\udcfe", "\udcfe\udcff")
+"""Its first bytes, in text read as UTF-8 with `surrogateescape`."""
 
 COLUMNS = (
     *("file", "path", "filepath", "file_path", "image_path", "img_path", "filename", "file_name"),
@@ -45,7 +52,9 @@ def table_entries(stream: BinaryIO, is_tsv: bool) -> Iterator[str]:
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:
         first = text.readline()
-        delimiter = "\t" if is_tsv else max(",;\t", key=first.count)
+        if first.startswith(_UTF16_MARKS):
+            raise ImageError("unsupported", UTF16)
+        delimiter = "\t" if is_tsv else delimiter_of(first)
         # The header was read to know the delimiter; what follows it is read on from there.
         rows = csv.reader(_again(first, text), delimiter=delimiter)
         header = next(rows, [])
@@ -66,7 +75,27 @@ def table_entries(stream: BinaryIO, is_tsv: bool) -> Iterator[str]:
         raise ImageError("unsupported", f"The table cannot be read: {error}.") from error
 
 
-def _again(first: str, rest: io.TextIOWrapper) -> Iterator[str]:
+def delimiter_of(header: str) -> str:
+    """What parts a table's cells, by its first line: Excel writes semicolons where the comma is the decimal mark."""
+    return max(",;\t", key=header.count)
+
+
+def records(file: TextIO) -> csv.DictReader[str]:
+    """The rows of a CSV with a header, whatever delimiter it has.
+
+    Args:
+        file: opened as `utf-8-sig` with `surrogateescape` and `newline=""`.
+
+    Raises:
+        ImageError: it is UTF-16.
+    """
+    first = file.readline()
+    if first.startswith(_UTF16_MARKS):
+        raise ImageError("unsupported", UTF16)
+    return csv.DictReader(_again(first, file), delimiter=delimiter_of(first))
+
+
+def _again(first: str, rest: TextIO) -> Iterator[str]:
     yield first
     yield from rest
 
@@ -76,11 +105,17 @@ def _is_path(text: str) -> bool:
 
 
 def entries(stream: BinaryIO) -> Iterator[bytes]:
-    """Entries of a list, as they come in: NUL ends them if the first piece has one, else a line end."""
+    """Entries of a list, as they come in: NUL ends them if the first piece has one, else a line end.
+
+    Raises:
+        ImageError: it is UTF-16.
+    """
     rest, end = b"", b""
     is_first = True
     while piece := getattr(stream, "read1", stream.read)(MAX_PATH_BYTES):
         if is_first:
+            if piece.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise ImageError("unsupported", UTF16)
             piece = piece.removeprefix(b"\xef\xbb\xbf")
             end = b"\0" if b"\0" in piece else b"\n"
             is_first = False

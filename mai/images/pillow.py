@@ -35,6 +35,9 @@ _OPENERS = {
 programs (EPS), and has a limit on pixels that only a global variable moves."""
 
 
+_LISTS = (".txt", ".lst", ".list")
+
+
 def openable_kind(data: bytes, path: str) -> str:
     """The kind that the first bytes show, one of kinds.OPENABLE."""
     if not data:
@@ -44,7 +47,10 @@ def openable_kind(data: bytes, path: str) -> str:
         claimed = kinds.of_name(path)
         if claimed is not None and claimed not in kinds.OPENABLE:
             raise _unsupported(claimed)
-        raise ImageError("not_an_image", "No image format that MAI knows begins like this file.")
+        hint = (
+            f" To scan the files that a list names: mai scan @{path}" if path.lower().endswith(_LISTS) else ""
+        )
+        raise ImageError("not_an_image", f"No image format that MAI knows begins like this file.{hint}")
     if kind == "TIFF" and kinds.of_name(path) == "camera raw":
         kind = "camera raw"  # NEF, ARW, DNG and others are TIFF files whose first picture is a thumbnail
     if kind not in kinds.OPENABLE:
@@ -53,7 +59,10 @@ def openable_kind(data: bytes, path: str) -> str:
 
 
 def _unsupported(kind: str) -> ImageError:
-    return ImageError("unsupported", f"MAI does not read this kind of file ({kind}). Save it as PNG or JPEG.")
+    what = {"video": "single frames", "PDF document": "its pages or the pictures in it"}.get(kind, "it")
+    return ImageError(
+        "unsupported", f"MAI does not read this kind of file ({kind}). Save {what} as PNG or JPEG."
+    )
 
 
 def open_lazily(kind: str, data: bytes, max_pixels: int) -> Any:

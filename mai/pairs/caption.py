@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from mai.errors import DataError, MaiError, UnknownNameError, UsageError, WeightsError, require
+from mai.images import lists
 from mai.pairs.plan import Planned
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ class Listed:
 def _csv(path: Path) -> dict[str, str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = lists.records(file)
             names = reader.fieldnames or []
             file_column = next((n for n in ("file", "path", "file_name", "filename") if n in names), None)
             text_column = next((n for n in ("caption", "text", "prompt", "description") if n in names), None)

@@ -116,6 +116,29 @@ def test_a_csv_that_cannot_be_used_says_where(tmp_path: Path, text: str, message
         read_set(tmp_path / "set.csv")
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_csv_as_a_spreadsheet_saves_it(tmp_path: Path, delimiter: str) -> None:
+    """A mark at the start, names with capitals, the delimiter of the country, Windows' line ends."""
+    picture(tmp_path / "a, b.png")
+    picture(tmp_path / "c.png", 3)
+    lines = [
+        delimiter.join(cells) for cells in (("File", "Label "), ('"a, b.png"', "Real"), ("c.png", "fake"))
+    ]
+    (tmp_path / "set.csv").write_bytes("\ufeff".encode() + "\r\n".join([*lines, ""]).encode())
+    assert [row.label for row in read_set(tmp_path / "set.csv").rows] == [0, 1]
+
+
+def test_a_csv_of_another_machine_says_what_to_change(tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "a.png")
+    (tmp_path / "set.csv").write_text("file,label\nin\\a.png,real\n")
+    if os.sep == "/":
+        with pytest.raises(DataError, match=r"Write paths with / in place of"):
+            read_set(tmp_path / "set.csv")
+    (tmp_path / "set.csv").write_bytes("file\tlabel\r\nin/a.png\treal\r\n".encode("utf-16"))
+    with pytest.raises(DataError, match=r"UTF-16 text.*'CSV UTF-8' in Excel"):
+        read_set(tmp_path / "set.csv")
+
+
 def test_what_is_no_set_says_what_is(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no data at"):
         read_set(tmp_path / "none")

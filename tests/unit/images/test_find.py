@@ -170,6 +170,23 @@ def test_lists_that_cannot_be_read(tree: Path) -> None:
     assert [status(found) for found in find([f"@{tree}/junk.txt"])] == ["not_found"]
 
 
+def test_lists_in_utf_16_say_how_to_save_them(tree: Path) -> None:
+    """Excel's 'Unicode Text' and PowerShell's > write it."""
+    for name in ("list.csv", "list.tsv", "list.txt"):
+        (tree / name).write_bytes("file\tlabel\r\na.jpg\treal\r\n".encode("utf-16"))
+        (found,) = find([str(tree / name) if name != "list.txt" else f"@{tree / name}"])
+        assert found.error is not None
+        assert (found.error.status, "PowerShell" in str(found.error)) == ("unsupported", True)
+    with (tree / "list.txt").open("rb") as stream:
+        command = [
+            sys.executable,
+            "-c",
+            "from mai.images.find import find\nfor f in find(['-']): print(f.error)",
+        ]
+        done = subprocess.run(command, stdin=stream, capture_output=True, text=True, check=True)
+    assert "The list on standard input cannot be read. It is UTF-16" in done.stdout
+
+
 def test_list_on_stdin_streams(tree: Path) -> None:
     code = """
         from mai.images.find import find
