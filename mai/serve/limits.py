@@ -131,7 +131,7 @@ def _too_slow(pace: Pace, n_bytes: int, is_over: bool) -> Refusal:
         told = f"The request's body took longer than {pace.timeout_s:g} s to arrive"
     else:
         told = (
-            f"The request's body stopped arriving: fewer than {size(pace.portion)} came in {pace.idle_s:g} s, after "
+            f"The request's body came too slowly: fewer than {size(pace.portion)} in {pace.idle_s:g} s, and "
             f"{size(n_bytes)} in all"
         )
     return Refusal("upload_too_slow", f"{told}. Try again on a faster line.")

@@ -20,7 +20,8 @@ KEPT_BYTES = 64 * 2**20
 """Bytes that bodies leave free."""
 
 STEP_BYTES = 256 * 2**10
-"""Room is taken in such steps: asking the disk before every piece would cost more, larger steps would lie idle."""
+"""Room is taken in steps as large as what is there, and as this at most: asking the disk before every piece would cost
+more, larger steps would lie idle."""
 
 RETRY_S = 10.0
 """Seconds after which a body that others left no room for may be tried again."""
@@ -46,7 +47,8 @@ class Claim:
             Refusal: there is none, or the body is not wanted any more.
         """
         if self.n_used + n_bytes > self.n_held:
-            self._room.extend(self, self._folder, max(STEP_BYTES, n_bytes - self.n_ahead), self._kept)
+            step = min(STEP_BYTES, self.n_used)
+            self._room.extend(self, self._folder, max(step, n_bytes - self.n_ahead), self._kept)
         self.n_used += n_bytes
 
     def settle(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 import sys
@@ -23,6 +24,9 @@ IDLE_S = 15
 """Seconds after which a connection without a request is closed."""
 
 MAX_CONNECTIONS = 2048
+
+MAX_FILES = 65_536
+"""Open files that the service asks the system for, where it may."""
 
 
 class Server(uvicorn.Server):
@@ -72,6 +76,7 @@ def run(app: FastAPI, settings: ServeSettings, *, is_quiet: bool = False) -> int
         backlog=MAX_CONNECTIONS,
         h11_max_incomplete_event_size=64 * 2**10,
     )
+    _may_open_files()
     bound = listen(settings.host, settings.port)
     host, port = bound.getsockname()[:2]
     if not is_quiet:
@@ -85,6 +90,19 @@ def run(app: FastAPI, settings: ServeSettings, *, is_quiet: bool = False) -> int
     server = Server(config, service)
     server.run(sockets=[bound])  # on uvloop where it is
     return 1 if service.desk.failure is not None or not server.started else 0
+
+
+def _may_open_files() -> None:
+    """Each upload has a connection and a file: the 1,024 that systems give at first are 500 idle clients."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # less than that was allowed after all
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def listen(host: str, port: int) -> socket.socket:
