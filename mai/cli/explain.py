@@ -21,7 +21,7 @@ SUFFIXES = {".html": "html", ".htm": "html", ".json": "json"}
 
 
 @click.command(short_help="Judge one image and write a report on it.")
-@click.argument("image", metavar="IMAGE", type=click.Path(path_type=Path))
+@click.argument("image", metavar="IMAGE", type=click.Path(path_type=Path, readable=False))
 @click.option(
     "--output",
     "-o",

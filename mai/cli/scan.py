@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Judge images, folders, globs and shards.")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=str))
+@click.argument(
+    "paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=str, readable=False)
+)
 @click.option(
     "--detectors",
     metavar="A,B",

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,22 @@ def folder(tmp_path: Path) -> Path:
     (home / "sub" / "c.webp").write_bytes(picture(130, "WEBP", lossless=True))
     (home / "notes.txt").write_text("no picture, and not named: no row")
     return home
+
+
+def test_a_named_file_without_rights_is_a_row_and_the_others_go_on(folder: Path, resnet: Path) -> None:
+    closed = folder / "closed.png"
+    closed.write_bytes((folder / "a.png").read_bytes())
+    closed.chmod(0)
+    command = [sys.executable, "-m", "mai", "scan", str(closed), str(folder / "b.jpg"), "--weights", str(resnet),
+               "--jsonl", "--no-cache"]  # fmt: skip
+    if os.geteuid() == 0:  # root reads everything, unless that right is taken from it
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may read every file, and there is no setpriv")
+        rights = "-dac_override,-dac_read_search"
+        command = ["setpriv", "--bounding-set", rights, "--inh-caps", rights, *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert [json.loads(line)["status"] for line in done.stdout.splitlines()] == ["not_readable", "ok"]
 
 
 def test_a_table_with_the_operating_point_in_words(mai, folder: Path, resnet: Path) -> None:  # type: ignore[no-untyped-def]
