@@ -18,6 +18,7 @@ from time import process_time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mai import config as configuration
 from mai.bench.folds import Fold
@@ -135,17 +136,40 @@ def _tested(weights: Weights, fold: Fold, n_draws: int) -> dict[str, Any]:
     report = evaluation.report(scored, plan, weights.calibration, threshold, n_draws)
     names = ("n_synthetic", "n_authentic", "n_synthetic_sources", "n_authentic_sources", "n_broken", "threshold",
              "auroc", "average_precision", "balanced_accuracy", "recall", "flagged", "tpr_at_5_fpr_oracle")  # fmt: skip
-    return {"fpr": weights.fpr, **{name: report.get(name) for name in names}}
+    generators = _each(scored, scored.logits(plan), fold, n_draws) if len(fold.groups) > 1 else []
+    return {"fpr": weights.fpr, **{name: report.get(name) for name in names}, "generators": generators}
+
+
+def _each(
+    scored: evaluation.Scored, logits: NDArray[np.float64], fold: Fold, n_draws: int
+) -> list[dict[str, Any]]:
+    """Each generator of a part that several make up, against the part's authentic pictures; the worst first."""
+    sources = np.array(scored.sources, object)
+    authentic = scored.labels == 0
+    found = []
+    for name in sorted({p.generator for p in scored.pictures if p.label} & set(fold.groups)):
+        own = np.array([bool(p.label) and p.generator == name for p in scored.pictures])
+        both = own | authentic
+        area = metrics.bootstrap(metrics.auroc, logits[both], own[both], list(sources[both]), n_draws)
+        n_sources = len(set(sources[own]))
+        found.append({"name": name, "n": int(own.sum()), "n_sources": n_sources, "auroc": area.to_list()})
+    return sorted(found, key=lambda one: float(one["auroc"][0]))
 
 
 def _summary(done: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    areas = np.array([fold["auroc"][0] for fold in done])
-    worst = int(areas.argmin())
-    return {
-        "mean_auroc": round(float(areas.mean()), 4),
-        "worst": {"name": done[worst]["name"], "auroc": done[worst]["auroc"]},
-        "n_folds": len(done),
-    }
+    told = {"mean_auroc": _mean(done), "worst": _worst(done), "n_folds": len(done)}
+    if each := [one for fold in done for one in fold.get("generators", ())]:
+        told["generators"] = {"n": len(each), "mean_auroc": _mean(each), "worst": _worst(each)}
+    return told
+
+
+def _mean(rows: Sequence[dict[str, Any]]) -> float:
+    return round(float(np.mean([row["auroc"][0] for row in rows])), 4)
+
+
+def _worst(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in min(rows, key=lambda row: float(row["auroc"][0])).items()
+            if name in ("name", "n", "auroc")}  # fmt: skip
 
 
 def as_text(report: dict[str, Any]) -> str:
@@ -166,6 +190,21 @@ def as_text(report: dict[str, Any]) -> str:
         "",
         f"Mean AUROC {report['mean_auroc']:.3f}; the worst is {worst['name']}, {_cell(worst['auroc'])}.",
     ]
+    if "generators" in report:
+        of, least = report["generators"], report["generators"]["worst"]
+        lines += [
+            "",
+            "| generator | synthetic | sources | AUROC |",
+            "|---|---|---|---|",
+            *(
+                f"| {one['name']} | {one['n']} | {one['n_sources']} | {_cell(one['auroc'])} |"
+                for fold in report["folds"]
+                for one in fold.get("generators", ())
+            ),
+            "",
+            f"Each generator against the authentic pictures of its part: mean AUROC of {of['n']} generators "
+            f"{of['mean_auroc']:.3f}; the worst is {least['name']}, {_cell(least['auroc'])}, n {least['n']}.",
+        ]
     return "\n".join(lines)
 
 

@@ -6,14 +6,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cli_runner import Ran, run_mai
 from labelled_pictures import draw
 
-from mai.bench import folds
+from mai.bench import folds, leave_out
 from mai.bench.leave_out import folder_name
 from mai.data.labelled import LabelledSet, Row
 from mai.errors import DataError, UsageError
+from mai.training.evaluation import Picture, Scored
 
 Mai = Callable[..., Ran]
 
@@ -106,6 +108,24 @@ def test_groups_are_joined_into_parts_of_like_size() -> None:
     assert [fold.name for fold in found] == ["part 1 of 2", "part 2 of 2"]
     assert sorted(name for fold in found for name in fold.groups) == ["flux.1", "new", "old", "sdxl"]
     assert {len(fold.groups) for fold in found} == {2}
+
+
+def test_a_part_tells_each_of_its_generators() -> None:
+    """Of a part of two, one is told from the authentic pictures, the other is taken for more authentic."""
+    pictures = [Picture(f"a{i}", 0, f"site{i % 5}", "", "", whole=[i / 20]) for i in range(20)]
+    pictures += [Picture(f"s{i}", 1, f"g{i % 3}", "sdxl", "", whole=[5.0 + i]) for i in range(9)]
+    pictures += [Picture(f"p{i}", 1, "h", "progan", "", whole=[-5.0 - i]) for i in range(6)]
+    scored = Scored(pictures, {})
+    fold = folds.Fold("part 1 of 2", ("progan", "sdxl"), made_up())
+    each = leave_out._each(scored, np.array([p.whole[0] for p in pictures]), fold, 50)
+    assert [(one["name"], one["n"], one["n_sources"]) for one in each] == [("progan", 6, 1), ("sdxl", 9, 3)]
+    assert [one["auroc"][0] for one in each] == [0.0, 1.0]
+    done = [{"name": fold.name, "auroc": [0.6, 0.5, 0.7], "generators": each}]
+    told = leave_out._summary(done)
+    assert told["generators"] == {
+        "n": 2, "mean_auroc": 0.5, "worst": {"name": "progan", "n": 6, "auroc": each[0]["auroc"]},
+    }  # fmt: skip
+    assert "generators" not in leave_out._summary([{"name": "sdxl", "auroc": [0.6, 0.5, 0.7]}])
 
 
 def test_what_came_later_is_left_out() -> None:
