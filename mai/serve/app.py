@@ -161,6 +161,8 @@ def make_app(settings: ServeSettings, *, is_verbose: bool = False) -> FastAPI:
         lifespan=_lifespan,
         responses={},
         separate_input_output_schemas=False,
+        # FastAPI asks OpenTelemetry at every request whether the environment wants to hear of it. Nobody does.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.service = service
     app.add_exception_handler(Refusal, _refused)

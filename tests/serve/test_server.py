@@ -14,7 +14,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from running_service import Running, picture, serving
+
+from mai.pipeline import ScanSettings
+from mai.serve.app import make_app
+from mai.serve.settings import ServeSettings
 
 
 def one_scan(service: Running, data: bytes, number: int = 0) -> httpx.Response:
@@ -70,6 +75,17 @@ def test_a_killed_worker_costs_at_most_its_own_image(tmp_path: Path, weights: Pa
             assert "died" in answer.json()["message"]
         assert service.client.get("/healthz").status_code == 200
         assert service.client.post("/v1/scan", content=picture()).status_code == 200
+
+
+def test_nobody_is_told_of_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FastAPI speaks OpenTelemetry where an environment asks for it."""
+    trace = pytest.importorskip("opentelemetry.trace", reason="this FastAPI has no telemetry")
+    monkeypatch.setattr(trace, "get_tracer_provider", object)
+    app = make_app(ServeSettings(ScanSettings(("metadata",))))
+    found = getattr(app, "_native_telemetry", None)
+    assert found is None or not found.enabled()
+    usual = getattr(FastAPI(), "_native_telemetry", None)
+    assert usual is None or usual.enabled()  # so that this can fail
 
 
 def test_a_stop_finishes_what_was_taken_and_leaves_nothing(tmp_path: Path, weights: Path) -> None:
