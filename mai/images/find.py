@@ -174,7 +174,7 @@ class _Search:
                 )
                 yield Found(display(os.fsdecode(entry[:60])) + "...", named=True, error=told)
             else:
-                yield from self.path(os.fsdecode(entry))
+                yield from self.path(_unquoted(os.fsdecode(entry)))
 
     def address(self, url: str) -> Iterator[Found]:
         """What an address means: a file, a shard, a list, a folder or a pattern."""
@@ -326,6 +326,13 @@ def _let_go(entries: list[os.DirEntry[str]]) -> Iterator[os.DirEntry[str]]:
     """Entries from the last to the first, held no longer than needed: each keeps what it was asked, some 0.6 kB."""
     while entries:
         yield entries.pop()
+
+
+def _unquoted(entry: str) -> str:
+    """A path without the quotes that Windows' 'Copy as path' puts around it, unless a file is called so."""
+    inner = entry[1:-1]
+    is_quoted = len(entry) > 2 and entry[0] == entry[-1] == '"'
+    return inner if is_quoted and not _exists(entry) and _exists(inner) else entry
 
 
 def _beside(entry: str, table: str) -> str:

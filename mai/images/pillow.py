@@ -164,6 +164,8 @@ def _damage(error: Exception, kind: str, data: bytes, stage: str) -> ImageError:
             "unsupported", f"This variety of {kind} is not supported ({told}). Save it as PNG or JPEG."
         )
     if kinds.is_cut(kind, data):
+        if "truncated" in lower:  # Pillow's words say no more
+            return ImageError("truncated", f"The {kind} breaks off before its end. Get the file again.")
         return ImageError("truncated", f"The {kind} breaks off before its end ({told}). Get the file again.")
     if stage == "header":
         return ImageError("not_an_image", f"It begins like {kind}, but its header cannot be read ({told}).")

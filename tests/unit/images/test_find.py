@@ -158,6 +158,15 @@ def test_list_in_a_file(tree: Path, end: str) -> None:
     assert [status(one) for one in found] == [None, None, None, "not_found", None]
 
 
+def test_paths_in_quotes_as_windows_copies_them(tree: Path) -> None:
+    odd = tree / '"odd.png"'
+    odd.write_bytes((tree / "b.png").read_bytes())
+    (tree / "list.txt").write_text(f'"{tree / "b.png"}"\r\n"{tree / "gone.png"}"\r\n{odd}\r\n"\r\n')
+    found = list(find([f"@{tree / 'list.txt'}"]))
+    assert [one.path for one in found] == [str(tree / "b.png"), f'"{tree / "gone.png"}"', str(odd), '"']
+    assert [status(one) for one in found] == [None, "not_found", None, "not_found"]
+
+
 def test_lists_that_cannot_be_read(tree: Path) -> None:
     for source, expected in (
         ("@/gone/list.txt", "not_found"),
