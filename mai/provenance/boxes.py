@@ -128,7 +128,12 @@ def _locate(box: memoryview, items: dict[int, _Item]) -> None:
         method = number(2) & 15 if version in (1, 2) else 0
         number(2)  # another file, by reference
         base = number(n_base)
-        for _ in range(number(2)):
+        n_extents = number(2)
+        if (
+            not n_index + n_offset + n_length
+        ):  # they take no room and say nothing: 65,535 would cost nothing to claim
+            n_extents = min(n_extents, 1)
+        for _ in range(n_extents):
             n_read += 1
             if n_read > MAX_PARTS:
                 return

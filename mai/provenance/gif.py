@@ -25,7 +25,7 @@ def read(data: bytes, reading: Reading) -> None:
             return
         at, left = _skip(data, start, left)
         if at > len(data):
-            return
+            break
         if kind == 0x21 and label == 0xFE:
             block = reading.take(_joined(data, start), "comment")
             reading.add("comment", "GIF", decoded(block).rstrip("\0"))

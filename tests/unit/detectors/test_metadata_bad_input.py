@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mai.detectors.metadata import Detector
-from mai.provenance import boxes, exif, iptc, samsung, xmp
+from mai.provenance import boxes, exif, gif, iptc, samsung, xmp
 from mai.provenance.reading import MAX_BLOCK, Reading, clean
 
 MAX_S = 2.0
@@ -241,6 +241,30 @@ def test_an_item_that_lies_everywhere() -> None:
     evidence = look_and_weigh(hostile)
     assert evidence.details["declares"] is None
     assert "over the limit" in evidence.details["problems"][0]
+
+
+def test_extents_that_take_no_room_are_not_counted_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Widths of zero: 65,535 extents an item cost a file no byte, and the reader 30 ms."""
+    data = bytearray(files.encoded("AVIF", exif={"Make": "Ideogram AI"}, size=(16, 16)))
+    assert look(bytes(data)).details["declares"] == "synthetic"
+    at = data.index(b"iloc") + 8
+    data[at : at + 4] = b"\0\0\xff\xff"
+    for row in range(at + 4, at + 28, 6):
+        data[row + 4 : row + 6] = b"\xff\xff"
+    monkeypatch.setattr(boxes, "MAX_PARTS", 100)
+    evidence = look(bytes(data))
+    assert evidence.details["declares"] is None
+    assert "damaged" in evidence.details["problems"][0], "it stopped at the end of the box, not at the limit"
+
+
+def test_a_gif_of_endless_blocks_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gif, "MAX_PARTS", 100)
+    many = files.gif_with()[:-1] + b"\x21\xfe\x01a\0" * 200 + b";"
+    evidence = look(many)
+    assert evidence.details["problems"] == ["It has more than 100 blocks; the rest was not read."]
+    cut = files.gif_with(comment="x" * 300, xmp=files.xmp_packet(TRAINED))
+    for end in range(6, len(cut)):
+        assert look(cut[:end]).details["declares"] in (None, "synthetic")
 
 
 def test_foreign_text_comes_out_harmless_and_short() -> None:
