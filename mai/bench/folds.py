@@ -178,8 +178,10 @@ def _checked(fold: Fold) -> Fold:
 def read_dates(path: Path | None = None) -> dict[str, str]:
     """Generator -> month of its release, `2024-08`: a CSV with the columns generator and released.
 
-    The shipped list gives the month in which a generator is commonly said to have been released; correct it with a
-    file of your own.
+    The shipped list gives the month in which a generator was first to be had, or its paper where only that is dated,
+    and where that is said: for `arxiv.org` in the first four digits of the number, for a collection of a model hub in
+    its address (the first eight hexadecimal digits are its time). `unverified` is from memory. Correct it with a file
+    of your own; other columns are let pass.
 
     Raises:
         UsageError: the file is missing or has other columns.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +146,13 @@ def test_shipped_dates_are_months(tmp_path: Path) -> None:
     dates = folds.read_dates()
     assert dates["sdxl"] == "2023-07"
     assert len(dates) > 50
+    with folds.DATES.open(newline="") as file:
+        sources = {row["generator"]: row["source"] for row in csv.DictReader(file)}
+    assert sources.keys() == dates.keys()
+    assert all(source.startswith("https://") or source == "unverified" for source in sources.values())
+    by_paper = {name: source.rsplit("/", 1)[1] for name, source in sources.items() if "arxiv.org" in source}
+    assert len(by_paper) > 5
+    assert all(dates[name] == f"20{number[:2]}-{number[2:4]}" for name, number in by_paper.items())
     (tmp_path / "d.csv").write_text("generator,released\nx,2024-13\n")
     with pytest.raises(DataError, match="line 2: '2024-13' is no month"):
         folds.read_dates(tmp_path / "d.csv")
