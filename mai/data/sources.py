@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from mai.data.columns import (
@@ -107,8 +107,7 @@ def _read_csv(path: Path) -> tuple[Row, ...]:
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = lists.records(file)
-            reader.fieldnames = _plain(reader.fieldnames or [])
-            names = [name for name in reader.fieldnames if name]
+            names = [name for name in reader.fieldnames or [] if name]
             columns = find_columns(names, (), path.name)
             maker = RowMaker(columns, path.parent)
             for record in reader:
@@ -119,12 +118,6 @@ def _read_csv(path: Path) -> tuple[Row, ...]:
     except (OSError, csv.Error, ImageError) as error:
         raise DataError(f"{path} cannot be read as CSV: {str(error).rstrip('.')}.") from error
     return tuple(rows)
-
-
-def _plain(names: Sequence[str]) -> list[str]:
-    """Names of columns in small letters, as spreadsheets begin them with capitals; one that would come twice stays."""
-    lower = [(name or "").strip().lower() for name in names]
-    return [small if lower.count(small) == 1 else name for small, name in zip(lower, names, strict=True)]
 
 
 def _read_folder(root: Path) -> tuple[Row, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import BinaryIO, TextIO
 
@@ -81,7 +81,7 @@ def delimiter_of(header: str) -> str:
 
 
 def records(file: TextIO) -> csv.DictReader[str]:
-    """The rows of a CSV with a header, whatever delimiter it has.
+    """The rows of a CSV with a header, whatever delimiter it has; names of columns in small letters.
 
     Args:
         file: opened as `utf-8-sig` with `surrogateescape` and `newline=""`.
@@ -92,7 +92,15 @@ def records(file: TextIO) -> csv.DictReader[str]:
     first = file.readline()
     if first.startswith(_UTF16_MARKS):
         raise ImageError("unsupported", UTF16)
-    return csv.DictReader(_again(first, file), delimiter=delimiter_of(first))
+    reader = csv.DictReader(_again(first, file), delimiter=delimiter_of(first))
+    reader.fieldnames = _plain(reader.fieldnames or [])
+    return reader
+
+
+def _plain(names: Sequence[str]) -> list[str]:
+    """Names of columns in small letters, as spreadsheets begin them with capitals; one that would come twice stays."""
+    lower = [(name or "").strip().lower() for name in names]
+    return [small if lower.count(small) == 1 else name for small, name in zip(lower, names, strict=True)]
 
 
 def _again(first: str, rest: TextIO) -> Iterator[str]:

@@ -56,6 +56,16 @@ def test_corrections_make_a_set(scanned: Path, mai: Mai) -> None:
     assert f"the scan said {said}, a person synthetic: 1" in ran.out
 
 
+def test_corrections_from_a_spreadsheet(scanned: Path, mai: Mai) -> None:
+    text = "Path;Label\r\nset/train/fake/0.png;fake\r\nset/train/real/1.jpg;authentic\r\n"
+    (scanned / "right.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    ran = mai("data", "import", "scan.jsonl", "--corrections", "right.csv", "-o", "a.csv")
+    assert (ran.code, "1 synthetic, 1 authentic pictures" in ran.out) == (0, True), ran.err
+    (scanned / "right.csv").write_bytes(text.encode("utf-16"))
+    ran = mai("data", "import", "scan.jsonl", "--corrections", "right.csv", "-o", "b.csv")
+    assert (ran.code, "UTF-16" in ran.err) == (1, True), ran.err
+
+
 def test_verdicts_are_taken_only_when_asked(scanned: Path, mai: Mai) -> None:
     (scanned / "right.csv").write_text("path,label\nset/train/fake/0.png,synthetic\n")
     words = ("data", "import", "scan.jsonl", "--corrections", "right.csv", "-o", "a.csv", "--force")
