@@ -19,6 +19,7 @@ class Impatient(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # uvicorn's
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._timer: asyncio.TimerHandle | None = None
+        self._before: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """The first request may come now."""
@@ -34,7 +35,8 @@ class Impatient(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # uvicorn's
     def data_received(self, data: bytes) -> None:
         """Bytes between two requests are the next one's headers; they also end the time of an idle connection."""
         super().data_received(data)
-        if self._timer is None and self._is_between:
+        is_timed = self._timer is not None and self._before is self.cycle
+        if self._is_between and not is_timed:  # the time of an earlier request's headers is not this one's
             self._wait()
 
     @property
@@ -42,9 +44,13 @@ class Impatient(AutoHTTPProtocol):  # type: ignore[misc,valid-type]  # uvicorn's
         return self.cycle is None or bool(self.cycle.response_complete)
 
     def _wait(self) -> None:
-        self._timer = self.loop.call_later(self.headers_s, self._look, self.cycle)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._before = self.cycle
+        self._timer = self.loop.call_later(self.headers_s, self._look)
 
-    def _look(self, before: Any) -> None:
-        self._timer = None
+    def _look(self) -> None:
+        self._timer, before = None, self._before
+        self._before = None  # or what was answered would be kept until the next request
         if self.cycle is before and self._is_between and not self.transport.is_closing():
             self.transport.close()

@@ -261,14 +261,15 @@ def test_uploads_that_do_not_move_are_cut(
 
 
 def test_connections_that_ask_for_nothing_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Silent ones, and those whose headers drip: as the first request, and behind one that was answered."""
+    """Silent ones, and those whose headers drip or stop: as the first request, and behind one that was answered."""
     monkeypatch.setattr(Impatient, "headers_s", 1.0)
     with listening(tmp_path, monkeypatch) as address:
         head = f"GET /healthz HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\n".encode()
-        silent, slow, second = (socket.create_connection(address, 60) for _ in range(3))
-        second.sendall(head + b"\r\n")
-        assert b"alive" in second.recv(65536)
-        for one in (slow, second):
+        silent, slow, second, stops = (socket.create_connection(address, 60) for _ in range(4))
+        for one in (second, stops):
+            one.sendall(head + b"\r\n")
+            assert b"alive" in one.recv(65536)
+        for one in (slow, second, stops):
             one.sendall(head + b"X-Drip: ")
         begin = time.monotonic()
         for _ in range(30):
@@ -276,7 +277,7 @@ def test_connections_that_ask_for_nothing_are_closed(tmp_path: Path, monkeypatch
             for one in (slow, second):
                 with contextlib.suppress(OSError):
                     one.sendall(b"x")
-        for one in (silent, slow, second):
+        for one in (silent, slow, second, stops):
             with contextlib.suppress(ConnectionResetError):
                 assert one.recv(100) == b""
             one.close()
