@@ -15,6 +15,7 @@ and resumed ends as an unbroken one does (bit for bit on one thread). One proces
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 import sys
@@ -93,7 +94,7 @@ class _Run:
         self.optimizer = make_optimizer(model, self.recipe)
         self.epoch, self.step, self.best, self.bad_epochs = 0, 0, -math.inf, 0
         self.loss_sum = 0.0
-        self.teacher = self._find_teacher(state)
+        self.teacher = self._find_teacher(state, model)
         self.average = None
         if plan.ema:
             self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -105,12 +106,16 @@ class _Run:
             self.average = {name: value.to(self.accelerator.device) for name, value in self.average.items()}
         self._split()
 
-    def _find_teacher(self, state: dict[str, Any] | None) -> Teacher | None:
+    def _find_teacher(self, state: dict[str, Any] | None, model: torch.nn.Module) -> Teacher | None:
         import torch
 
         plan = self.recipe.teacher
         if not plan.weights:
             return None
+        if plan.patches and "with_patches" not in inspect.signature(model.forward).parameters:
+            raise TrainingError(
+                f"teacher.patches: '{self.recipe.architecture}' gives no map while it learns. Set teacher.patches=0."
+            )
         teacher = Teacher(plan, torch.get_num_threads())
         if state and state.get("teacher") != teacher.digest:
             raise TrainingError(

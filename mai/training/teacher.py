@@ -16,7 +16,9 @@ from mai.training.recipe import TeacherPlan
 from mai.weights.session import open_session
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -57,7 +59,7 @@ class Teacher:
         import torch
         from torch.nn import functional
 
-        logits, patches = self._session.run(views.cpu().numpy())
+        logits, patches = self._ask(views)
         fit = self._calibration
         soft = torch.sigmoid(torch.from_numpy(logits) * fit.slope + fit.offset).to(views.device)
         share = self.plan.share
@@ -73,3 +75,17 @@ class Teacher:
             )
         entropy = functional.binary_cross_entropy_with_logits(learned.float(), mixed)
         return entropy + self.plan.patches * functional.mse_loss(places.float(), wanted)
+
+    def _ask(self, views: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """The teacher's logits and its map.
+
+        Raises:
+            TrainingError: its network does not take views of this size.
+        """
+        try:
+            return self._session.run(views.cpu().numpy())
+        except Exception as error:  # onnxruntime's are of no common kind
+            raise TrainingError(
+                f"teacher.weights: {self.plan.weights} cannot look at views of {views.shape[1]} px "
+                f"({type(error).__name__}). Set data.size_px and data.whole_px to a size that its network takes."
+            ) from error

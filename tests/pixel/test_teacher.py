@@ -75,6 +75,28 @@ def test_what_cannot_teach_is_refused(tmp_path: Path) -> None:
         Teacher(TeacherPlan(coarse, patches=0.1), 1).loss(Pixel(), views(), torch.zeros(4))
 
 
+def test_what_does_not_go_together_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network without a map that is to learn one, and a teacher whose network has another size."""
+    monkeypatch.setenv("MAI_CACHE", str(tmp_path / "cache"))
+    torch.set_num_threads(1)
+    data = make_set(tmp_path / "set", {"train": 8, "validation": 4})
+    teacher = str(make_weights(tmp_path, has_patches=True))  # takes 32 px alone
+
+    def train(patches: float) -> Ran:
+        settings = {"teacher.weights": teacher, "teacher.patches": patches, "run.epochs": 1, "run.batch_size": 4,
+                    "run.layout": "contiguous", "run.precision": "fp32"}  # fmt: skip
+        words = [w for key, value in settings.items() for w in ("--set", f"{key}={value}")]
+        return run_mai(monkeypatch, capsys, "train", "resnet", "--data", data, "--output", tmp_path / "run",
+                       "--threads", "1", "--workers", "0", *words)  # fmt: skip
+
+    found = train(0.1)
+    assert (found.code, "'resnet' gives no map while it learns" in found.err) == (1, True), found.err
+    found = train(0.0)
+    assert (found.code, "cannot look at views of 200 px" in found.err) == (1, True), found.err
+
+
 def test_pixel_gives_its_map_with_its_logit() -> None:
     model = Pixel().eval()
     with torch.no_grad():
