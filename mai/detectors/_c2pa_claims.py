@@ -190,7 +190,8 @@ class _Walk:
         has_parent = any(entry.get("relationship") == "parentOf" for entry in ingredients)
         for action in actions:
             self._read_action(action, label, state, is_origin, has_parent)
-        self._read_others(manifest, label, state, is_origin and not has_parent)
+        is_composed = any(entry.get("relationship") == "componentOf" for entry in ingredients)
+        self._read_others(manifest, label, state, is_origin and not has_parent, is_composed)
         if is_origin:
             self.claims.is_complete &= _lists_all_actions(manifest)
         for entry in ingredients:
@@ -224,7 +225,9 @@ class _Walk:
             elif kind in MAY_CONTAIN_AI or name == "c2pa.unknown" or not name.startswith("c2pa."):
                 self.claims.doubts.append(f"the action {name}")
 
-    def _read_others(self, manifest: Mapping[str, Any], label: str, state: State, is_begin: bool) -> None:
+    def _read_others(
+        self, manifest: Mapping[str, Any], label: str, state: State, is_begin: bool, is_composed: bool
+    ) -> None:
         """What assertions beside the actions say of AI.
 
         Args:
@@ -232,6 +235,7 @@ class _Walk:
             label: its name there.
             state: the weakest signature down to here.
             is_begin: the picture came into being here, not from another file.
+            is_composed: other pictures were placed into it, so that a model need not have made all of it.
         """
         for metadata in METADATA:
             for data in _assertions(manifest, metadata):
@@ -240,7 +244,8 @@ class _Walk:
                     self._say_ai(kind, f"metadata that say {kind}", label, state, is_begin)
         for data in _assertions(manifest, GENERATIVE):
             program = software({"name": data.get("description"), "version": data.get("version") or ""})
-            self._say_ai("trainedAlgorithmicMedia", f"generative AI, {program}", label, state, is_begin)
+            is_whole = is_begin and not is_composed
+            self._say_ai("trainedAlgorithmicMedia", f"generative AI, {program}", label, state, is_whole)
         for data in _assertions(manifest, DISCLOSURE):
             if self.claims.source_type not in SYNTHETIC | COMPOSITE:
                 model = clean(data.get("modelName") or data.get("modelType") or "a model not named")

@@ -289,6 +289,16 @@ def test_adobes_assertion_before_source_types(trust: Path) -> None:
     assert asked(_with(list(TAKEN), other), trust).details["declares"] == "capture"
 
 
+@pytest.mark.parametrize(("relationship", "origin"), [("inputTo", "fully_genai"), ("componentOf", "unknown")])
+def test_adobes_assertion_beside_pictures_that_were_placed(relationship: str, origin: str) -> None:
+    """A report by hand, for the signing library writes no ingredients into claims of 2023: a corner may be AI's."""
+    actions = {"label": "c2pa.actions", "data": {"actions": [{"action": "c2pa.created"}]}}
+    manifest = {"assertions": [actions, FIREFLY], "ingredients": [{"relationship": relationship}]}
+    claims = _c2pa_claims.read({"active_manifest": "a", "manifests": {"a": manifest}}, "trusted")
+    assert claims.origin == origin
+    assert claims.ai_edits == ([] if origin == "fully_genai" else ["generative AI, Adobe Firefly 0.7"])
+
+
 def test_a_disclosure_of_ai_is_told_and_ends_a_capture(trust: Path) -> None:
     data = {"modelType": "generative_model", "modelName": "Imagen 5"}
     disclosure = {"label": "c2pa.ai-disclosure", "data": data}
