@@ -384,6 +384,8 @@ class Jobs:
         name = job.names[0] if job.names else job.archive
         reader = await asyncio.to_thread(Reader, folder, name, job.archive, self._bounds)
         self._readers[job.id] = reader
+        if job.id in self._cancelled:  # while the reader was started
+            reader.kill()
         try:
             while (found := await asyncio.to_thread(reader.next)) is not None:
                 yield found
