@@ -111,5 +111,14 @@ def limit(memory_mb: int | None) -> None:
         return
     import resource
 
-    n_bytes = memory_mb * 2**20
-    resource.setrlimit(resource.RLIMIT_DATA, (n_bytes, n_bytes))
+    bound(resource.RLIMIT_DATA, memory_mb * 2**20)
+
+
+def bound(kind: int, most: int) -> None:
+    """Bound this process in one of `resource`'s ways, for good; a tighter bound that it came with stays."""
+    import resource
+
+    hard = resource.getrlimit(kind)[1]
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
+    resource.setrlimit(kind, (most, most))

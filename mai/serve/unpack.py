@@ -17,7 +17,7 @@ from time import monotonic
 
 from mai.errors import ImageError
 from mai.serve.archive import Bounds, Item, items
-from mai.serve.look import limit
+from mai.serve.look import bound, limit
 
 START_S = 120.0
 """Seconds that the process has to begin, on a machine with other things to do."""
@@ -110,8 +110,7 @@ def _read(pipe: Connection, folder: Path, name: str, kind: str, bounds: Bounds) 
     if sys.platform != "win32":
         import resource
 
-        most = int(bounds.timeout_s) + CPU_SPARE_S
-        resource.setrlimit(resource.RLIMIT_CPU, (most, most))
+        bound(resource.RLIMIT_CPU, int(bounds.timeout_s) + CPU_SPARE_S)
     with contextlib.suppress(EOFError, OSError):
         pipe.send(None)
         found = items(folder, (name,), kind, bounds)

@@ -11,6 +11,8 @@ import os
 import signal
 import sqlite3
 import struct
+import subprocess
+import sys
 import tarfile
 import time
 import zipfile
@@ -45,6 +47,31 @@ def zipped(members: dict[str, bytes]) -> bytes:
         for name, data in members.items():
             archive.writestr(name, data)
     return stream.getvalue()
+
+
+READS_BOUNDED = """
+import resource, sys
+from pathlib import Path
+from mai.serve.archive import Bounds
+from mai.serve.unpack import Reader
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CPU, (200, 200))
+    reader = Reader(Path(sys.argv[1]), "x.zip", "zip", Bounds(10**6, 10, timeout_s=300, memory_mb=2048))
+    while (item := reader.next()) is not None:
+        print(item.path, item.error)
+    reader.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+def test_an_archive_is_read_where_the_system_bounds_processes_more_tightly(tmp_path: Path) -> None:
+    """As after `ulimit -t 200`: a bound cannot be raised, and that must not end the reader."""
+    (tmp_path / "0").write_bytes(zipped({"a.jpg": picture()}))
+    (tmp_path / "reads.py").write_text(READS_BOUNDED)
+    words = [sys.executable, str(tmp_path / "reads.py"), str(tmp_path)]
+    found = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
+    assert found.stdout.split() == ["x.zip::a.jpg", "None"], found.stderr
 
 
 def test_files_of_a_form_become_rows_in_order(service: Running) -> None:
