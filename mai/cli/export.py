@@ -42,6 +42,7 @@ import click
     help="Of several runs: average their weights, or ship all networks as one whose logit is the mean of theirs.",
 )
 @click.option("--version", default="1.0", show_default=True, help="Major.minor of the weights.")
+@click.option("--name", default="", help="What the weights are called before the version.  [default: ARCH]")
 @click.option(
     "--set",
     "overrides",
@@ -57,6 +58,7 @@ def command(
     which: str,
     combine: Literal["average", "ensemble"],
     version: str,
+    name: str,
     overrides: tuple[str, ...],
 ) -> None:
     """Export a checkpoint of RUN as weights, or the checkpoints of several runs together.
@@ -76,15 +78,17 @@ def command(
     from mai.training.shipping import export_run
 
     architecture = architectures.load(arch)
-    name = f"{arch}_v{version.replace('.', '_')}"
+    folder = f"{name or arch}_v{version.replace('.', '_')}"
     if architecture.export is not None:
         if len(runs) > 1 or which != "best":
             raise click.UsageError(f"A run of {arch} has one checkpoint, and several are not averaged.")
+        if name:
+            raise click.UsageError(f"Weights of {arch} are called {arch}; --name is for networks that ship.")
         require("torch", "train", "Exporting")
         seed = checkpoint.load(runs[0] / "best.pt")["recipe"]["run"]["seed"]
         own = assign_splits(read_set(data), seed=seed)
         made = architecture.export(
-            architectures.ExportOrder(runs[0], own, output or runs[0] / name, version, overrides)
+            architectures.ExportOrder(runs[0], own, output or runs[0] / folder, version, overrides)
         )
         click.echo(
             f"{made.folder}: {made.name}. Try: mai scan PATH --detectors {arch} --weights {made.folder}"
@@ -99,7 +103,7 @@ def command(
     seed = checkpoint.load(runs[0] / f"{which}.pt")["recipe"]["run"]["seed"]
     labelled = assign_splits(read_set(data), seed=seed)
     weights = export_run(
-        architecture, runs, labelled, output or runs[0] / name, version, plan, which, combine
+        architecture, runs, labelled, output or runs[0] / folder, version, plan, which, combine, name
     )
     if weights.fpr > DEFAULT_FPR:
         click.echo(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -41,6 +42,7 @@ def export_run(
     plan: ViewPlan | None = None,
     which: str = "best",
     combine: Combine = "average",
+    name: str = "",
 ) -> Weights:
     """Make a weights folder of a run's checkpoint, or of the checkpoints of several runs.
 
@@ -58,16 +60,23 @@ def export_run(
         combine: of several runs: `average` their weights (start.average_of), or ship all networks as one, an
             `ensemble` whose logit is the mean of theirs, each calibrated on the calibration split first. An ensemble's
             kernels are stored as int8, a network's alone as fp16.
+        name: what they are called before the version, the architecture's name with a suffix, `pixel_fast`; empty:
+            the architecture's.
 
     Raises:
         TrainingError: no checkpoint, another architecture, or the ONNX file differs from PyTorch by over 1e-4.
         DataError: the set has no calibration split with both classes.
-        UsageError: the version is not `major.minor`.
+        UsageError: the version is not `major.minor`; the name is not the architecture's with a suffix.
     """
     from mai.training.onnx_export import Storage, export, shipped_form
 
     if version.count(".") != 1 or not version.replace(".", "").isdigit():
         raise UsageError(f"A version is major.minor, for example 1.0; not '{version}'.")
+    if name and not re.fullmatch(rf"{re.escape(architecture.name)}(_(?!v\d)[a-z0-9]+)+", name):
+        raise UsageError(
+            f"Weights of {architecture.name} are called {architecture.name} and a suffix of letters and digits, "
+            f"{architecture.name}_fast say; not '{name}'."
+        )
     states = [checkpoint.load(run / f"{which}.pt") for run in runs]
     for run, state in zip(runs, states, strict=True):
         if state["architecture"] != architecture.name:
@@ -98,7 +107,7 @@ def export_run(
         start.save_average(averages[0], made / start.AVERAGE, averages[1:])
         values: dict[str, Any] = {
             "format": weights_on_disk.FORMAT,
-            "name": f"{architecture.name}_v{version.replace('.', '_')}",
+            "name": f"{name or architecture.name}_v{version.replace('.', '_')}",
             "architecture": architecture.name,
             "created": datetime.now(UTC).date().isoformat(),
             "sha256": hashlib.sha256((made / "model.onnx").read_bytes()).hexdigest(),
@@ -296,7 +305,7 @@ def card(values: Mapping[str, Any]) -> str:
         chosen = trained.get("chosen", "The epoch that ships was chosen by the validation AUROC.")
         if trained.get("checkpoint") == "last":
             chosen = "The last epoch ships."
-        lines += _figures(measured, values["architecture"], chosen)
+        lines += _figures(measured, values["name"].rsplit("_v", 1)[0], chosen)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -319,12 +328,12 @@ def _exported(values: Mapping[str, Any]) -> str:
     return f"ONNX against PyTorch: {values['onnx_difference']:.1e}."
 
 
-def _figures(measured: Mapping[str, Any], architecture: str, chosen: str) -> list[str]:
+def _figures(measured: Mapping[str, Any], called: str, chosen: str) -> list[str]:
     columns = [name for name in ("aligned", "native", "web") if name in measured]
     lines = [
         f"## Measured on {measured['data']}, {measured['split']} split",
         "",
-        f"`mai eval {architecture} --data DATA --split {measured['split']}`; one score a picture; brackets: "
+        f"`mai eval {called} --data DATA --split {measured['split']}`; one score a picture; brackets: "
         "95 % interval, bootstrap over sources. Threshold fixed beforehand on the calibration split "
         f"({measured['fpr']:.0%} false positives there). {chosen}",
         "",

@@ -138,6 +138,10 @@ def test_a_folder_without_splits_is_split_the_same_way_each_time(at_home: Path, 
     assert trained.code == 0, trained.err
     exported = mai("export", "resnet", "run3", "--data", "plain", "--version", "1.2")
     assert exported.code == 0, exported.err
+    for wrong in ("fast", "resnet_", "resnet_v2", "resnet_../up", "resnet-fast"):
+        refused = mai("export", "resnet", "run3", "--data", "plain", "--name", wrong)
+        assert refused.code == 2
+        assert f"not '{wrong}'" in refused.err
     card = json.loads((at_home / "run3/resnet_v1_2/config.json").read_text())
     third = assign_splits(read_set("plain"), seed=3)
     assert card["trained"]["fingerprint"] == third.fingerprint == card["measured"]["fingerprint"]
