@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -93,7 +93,8 @@ class Folders:
             if is_well:
                 self._free.append(folder)
             else:
-                folder.rmdir()
+                with suppress(OSError):  # such a thread was quicker: it goes with the service's own folder
+                    folder.rmdir()
 
     def _make(self) -> Path:
         folder = self.parent / str(next(_NUMBERS))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from mai.serve import fetch as fetching
 from mai.serve.fetch import checked, fetch, fetch_all, is_public, public_address
 from mai.serve.refusal import Refusal
 from mai.serve.room import Room
-from mai.serve.uploads import Bounds, Upload
+from mai.serve.uploads import Bounds, Folders, Upload
 
 INNER = [
     *(
@@ -271,3 +272,22 @@ def test_proxies_of_the_environment_are_not_used(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9/")
     fetched("http://photos.example/a.jpg", tmp_path / "x", 10**6, says("127.0.0.1"))
     assert site.seen[0][0] == "/a.jpg"
+
+
+def test_a_thread_that_writes_late_does_not_hide_what_ended_the_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fetch goes on in its thread when its request is cancelled, and may make its file behind the clearing."""
+    listdir = os.listdir
+
+    def late(folder: Path) -> list[str]:
+        names = listdir(folder)
+        (folder / "late").write_bytes(b"x")
+        return names
+
+    folders = Folders(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(asyncio.CancelledError), folders.one():
+        patch.setattr(os, "listdir", late)
+        raise asyncio.CancelledError
+    with folders.one() as folder:
+        assert not list(folder.iterdir())  # not the one with the late file
