@@ -7,8 +7,25 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
+
+MAX_TIME = 1_000_000
+"""Seconds or hours: what is beyond does not fit into what the system waits for."""
+
+
+class _Seconds(click.FloatRange):
+    """A time that the system's clocks take; click's own bounds let `inf` and `nan` pass."""
+
+    def __init__(self) -> None:
+        super().__init__(0, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found: float = super().convert(value, param, ctx)
+        if not found <= MAX_TIME:
+            self.fail(f"{found:g} is no time that a clock takes. Give at most {MAX_TIME:,}.", param, ctx)
+        return found
 
 
 @click.command(short_help="A service and a page: judge pictures over HTTP.")
@@ -44,7 +61,7 @@ import click
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=_Seconds(),
     default=30.0,
     show_default=True,
     metavar="S",
@@ -52,7 +69,7 @@ import click
 )
 @click.option(
     "--upload-idle",
-    type=click.FloatRange(0, min_open=True),
+    type=_Seconds(),
     default=20.0,
     show_default=True,
     metavar="S",
@@ -101,7 +118,7 @@ import click
 )
 @click.option(
     "--keep",
-    type=click.FloatRange(0, min_open=True),
+    type=_Seconds(),
     default=24.0,
     show_default=True,
     metavar="HOURS",
@@ -120,7 +137,7 @@ import click
 )
 @click.option(
     "--archive-time",
-    type=click.FloatRange(0, min_open=True),
+    type=_Seconds(),
     default=300.0,
     show_default=True,
     metavar="S",

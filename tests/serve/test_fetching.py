@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator

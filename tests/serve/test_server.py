@@ -14,9 +14,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from fastapi import FastAPI
 from running_service import Running, picture, serving
 
+from mai.cli.serve import command
 from mai.pipeline import ScanSettings
 from mai.serve.app import make_app
 from mai.serve.settings import ServeSettings
@@ -75,6 +77,15 @@ def test_a_killed_worker_costs_at_most_its_own_image(tmp_path: Path, weights: Pa
             assert "died" in answer.json()["message"]
         assert service.client.get("/healthz").status_code == 200
         assert service.client.post("/v1/scan", content=picture()).status_code == 200
+
+
+@pytest.mark.parametrize("option", ["--timeout", "--upload-idle", "--keep", "--archive-time"])
+@pytest.mark.parametrize(("value", "told"), [("inf", "is no time"), ("nan", "is no time"), ("0", "range")])
+def test_times_that_no_clock_takes_are_wrong_use(option: str, value: str, told: str) -> None:
+    """They were taken, and every upload or archive then failed."""
+    ran = CliRunner().invoke(command, [option, value])
+    assert ran.exit_code == 2
+    assert told in ran.output
 
 
 def test_nobody_is_told_of_requests(monkeypatch: pytest.MonkeyPatch) -> None:
