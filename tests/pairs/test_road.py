@@ -197,7 +197,10 @@ def test_a_part_without_counts_says_who_did_not_make_it(pairs: Path, tmp_path: P
     part = store.pair_part(copy, 0, 3)
     parquet.write_table(parquet.read_table(part).replace_schema_metadata(None), part)
     code, out, _ = mai("pairs", "status", copy)
-    assert (code, "was not made by mai pairs: it does not say how many rows have which status" in out) == (1, True), out
+    assert (code, "was not made by mai pairs: it does not say how many rows have which status" in out) == (
+        1,
+        True,
+    ), out
 
 
 def test_it_opens_as_a_hugging_face_set_with_two_image_columns(pairs: Path, tmp_path: Path) -> None:
