@@ -46,9 +46,9 @@ def default_detectors() -> tuple[str, ...]:
         WeightsError: neither a network's weights nor any other detector is here.
     """
     known = base.names()
-    architectures = {name.rsplit("_v", 1)[0] for name in weights_room.available()}
-    found = [name for name in DEFAULT if name in known and (name != "pixel" or name in architectures)]
-    if "pixel" not in found and "resnet" in known and "resnet" in architectures:
+    families = weights_room.families()
+    found = [name for name in DEFAULT if name in known and (name != "pixel" or name in families)]
+    if "pixel" not in found and "resnet" in known and "resnet" in families:
         found.append("resnet")
     if not found:
         weights_room.latest("resnet")  # raises, and says how weights are made

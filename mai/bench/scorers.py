@@ -176,10 +176,8 @@ def load(spec: str) -> Scorer:
 
     name, _, folder = spec.partition("=")
     if name in base.names():
-        shipped = {known.rsplit("_v", 1)[0] for known in weights_on_disk.available()}
-        architectures = shipped.intersection(
-            base.names()
-        )  # pixel_fast is a name of weights, not of a detector
+        # pixel_fast, say, names weights and no detector
+        architectures = weights_on_disk.families().intersection(base.names())
         if not folder and name not in architectures:
             raise UsageError(
                 f"The detector '{name}' gives statements, not scores of pixels; the benchmark measures networks: "

@@ -219,9 +219,9 @@ def detector(name: str) -> dict[str, Any]:
 
 
 def _has_weights(name: str) -> bool:
-    from mai.weights import available
+    from mai.weights import families
 
-    return any(found.rsplit("_v", 1)[0] == name for found in available())
+    return name in families()
 
 
 def detectors() -> list[dict[str, Any]]:

@@ -207,7 +207,6 @@ class _Run:
         return bool(self.recipe.run.patience) and self.bad_epochs >= self.recipe.run.patience
 
     def _train_epoch(self) -> tuple[float, float, float]:
-
         recipe, plan = self.recipe, self.recipe.run
         world = self.accelerator.num_processes
         if plan.frozen_share:

@@ -305,7 +305,7 @@ def card(values: Mapping[str, Any]) -> str:
         chosen = trained.get("chosen", "The epoch that ships was chosen by the validation AUROC.")
         if trained.get("checkpoint") == "last":
             chosen = "The last epoch ships."
-        lines += _figures(measured, values["name"].rsplit("_v", 1)[0], chosen)
+        lines += _figures(measured, weights_on_disk.family(values["name"]), chosen)
     return "\n".join(lines).rstrip() + "\n"
 
 

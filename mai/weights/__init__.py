@@ -82,13 +82,23 @@ def available() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(FOLDER.glob("*/config.json"))}
 
 
+def family(name: str) -> str:
+    """What weights are called before their version: `pixel` of `pixel_v1_2`, `pixel_fast` of `pixel_fast_v1_0`."""
+    return name.rsplit("_v", 1)[0]
+
+
+def families() -> set[str]:
+    """The families of all weights in the package."""
+    return {family(name) for name in available()}
+
+
 def latest(architecture: str) -> str:
-    """Name of the newest shipped weights of an architecture.
+    """Name of the newest shipped weights of a family: an architecture, or a name beside it.
 
     Raises:
         WeightsError: none ship.
     """
-    found = [name for name in available() if name.rsplit("_v", 1)[0] == architecture]
+    found = [name for name in available() if family(name) == architecture]
     if not found:
         raise WeightsError(
             f"No weights of '{architecture}' are in this installation. Train and export them: "
@@ -111,7 +121,7 @@ def load(source: str | Path) -> Weights:
     known = available()
     if isinstance(source, str) and source in known:
         folder = known[source]
-    elif isinstance(source, str) and any(name.rsplit("_v", 1)[0] == source for name in known):
+    elif isinstance(source, str) and source in families():
         folder = known[latest(source)]
     elif Path(source).is_dir():
         folder = Path(source)
