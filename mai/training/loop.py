@@ -15,7 +15,6 @@ and resumed ends as an unbroken one does (bit for bit on one thread). One proces
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import math
 import sys
@@ -37,7 +36,7 @@ from mai.training.metrics_file import FIELDS, add_line
 from mai.training.optimizer import make_optimizer, rate_at
 from mai.training.resume import previous
 from mai.training.sampler import BalancedSampler, Draw
-from mai.training.teacher import Teacher
+from mai.training.teacher import teacher_of
 from mai.training.validation import AlignedViews, aligned_views, score_views
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class _Run:
         self.optimizer = make_optimizer(model, self.recipe)
         self.epoch, self.step, self.best, self.bad_epochs = 0, 0, -math.inf, 0
         self.loss_sum = 0.0
-        self.teacher = self._find_teacher(state, model)
+        self.teacher = teacher_of(job, model, state)
         self.average = None
         if plan.ema:
             self.average = {name: value.detach().clone() for name, value in model.state_dict().items()}
@@ -105,24 +104,6 @@ class _Run:
         if self.average is not None:
             self.average = {name: value.to(self.accelerator.device) for name, value in self.average.items()}
         self._split()
-
-    def _find_teacher(self, state: dict[str, Any] | None, model: torch.nn.Module) -> Teacher | None:
-        import torch
-
-        plan = self.recipe.teacher
-        if not plan.weights:
-            return None
-        if plan.patches and "with_patches" not in inspect.signature(model.forward).parameters:
-            raise TrainingError(
-                f"teacher.patches: '{self.recipe.architecture}' gives no map while it learns. Set teacher.patches=0."
-            )
-        teacher = Teacher(plan, torch.get_num_threads())
-        if state and state.get("teacher") != teacher.digest:
-            raise TrainingError(
-                f"The weights {plan.weights} are not those that taught {self.job.output} before. "
-                "Give the same ones, or choose another --output."
-            )
-        return teacher
 
     def _choose_speed(self, state: dict[str, Any] | None) -> Speed:
         """As the checkpoint says, else measured by the first process: all must compute alike."""

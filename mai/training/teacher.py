@@ -8,10 +8,13 @@ runs it, by onnxruntime, so whatever was exported or ships can teach.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from mai import weights as weights_on_disk
 from mai.errors import TrainingError
+from mai.training.job import Job
 from mai.training.recipe import TeacherPlan
 from mai.weights.session import open_session
 
@@ -89,3 +92,33 @@ class Teacher:
                 f"teacher.weights: {self.plan.weights} cannot look at views of {views.shape[1]} px "
                 f"({type(error).__name__}). Set data.size_px and data.whole_px to a size that its network takes."
             ) from error
+
+
+def teacher_of(job: Job, model: torch.nn.Module, state: Mapping[str, Any] | None) -> Teacher | None:
+    """The teacher that a run's recipe names, or None.
+
+    Args:
+        job: the run.
+        model: the network that learns.
+        state: the checkpoint that the run goes on from, if it does.
+
+    Raises:
+        TrainingError: the network gives no map to compare; another teacher taught the run before.
+        UnknownNameError, WeightsError: as of Teacher.
+    """
+    import torch
+
+    plan = job.recipe.teacher
+    if not plan.weights:
+        return None
+    if plan.patches and "with_patches" not in inspect.signature(model.forward).parameters:
+        raise TrainingError(
+            f"teacher.patches: '{job.recipe.architecture}' gives no map while it learns. Set teacher.patches=0."
+        )
+    teacher = Teacher(plan, torch.get_num_threads())
+    if state and state.get("teacher") != teacher.digest:
+        raise TrainingError(
+            f"The weights {plan.weights} are not those that taught {job.output} before. "
+            "Give the same ones, or choose another --output."
+        )
+    return teacher
