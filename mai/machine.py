@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import MutableMapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +22,15 @@ def n_cpus() -> int:
     allowed = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     quota = _quota(*map(Path, _QUOTAS))
     return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))
+
+
+def sleep_while_waiting(surroundings: MutableMapping[str, str] = os.environ) -> None:
+    """Let OpenMP's threads sleep while they wait for each other, unless the person has set it; before torch is loaded.
+
+    By default they spin for a while. Beside workers that have the same processors, a thread then burns the time that
+    the one it waits for needs: 338 -> 390 images/s for `resnet` on two Zen 5 cores.
+    """
+    surroundings.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _quota(new: Path, old: Path) -> float | None:

@@ -48,10 +48,12 @@ def command(
     from mai.data.split import assign_splits
     from mai.data.store import open_store
     from mai.errors import require
+    from mai.machine import sleep_while_waiting
     from mai.training import architectures
     from mai.training.job import Job
     from mai.training.loop import train
 
+    sleep_while_waiting()
     architecture = architectures.load(arch)
     torch = require("torch", "train", "Training")
     plan = config.read(architecture.recipe, architectures.recipe_file(architecture, recipe), overrides)
