@@ -110,6 +110,16 @@ def test_batches_are_the_same_whoever_makes_them() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_batches_of_any_size_and_number_stay_as_they_came() -> None:
+    """More batches than there are slots of shared memory, held; and some larger than the first, which do not fit."""
+    store = two_pictures()
+    plan = [[Draw(i % 2, i % 2, (number, i)) for i in range(1 + number % 3)] for number in range(20)]
+    views = AugmentedViews(store, DataPlan(32), Augmentation())
+    for held, draws in zip(list(batches(views, plan, 2)), plan, strict=True):
+        assert torch.equal(held[0], views[draws][0])
+        assert torch.equal(held[1], views[draws][1])
+
+
 def test_cutmix_mixes_targets_by_area_and_keeps_the_rest() -> None:
     views = np.repeat(np.array([0, 255], np.uint8), 4)[:, None, None, None] * np.ones(
         (1, 40, 40, 3), np.uint8
