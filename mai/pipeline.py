@@ -57,7 +57,7 @@ class Scanner:
         trust: str | Path | None = None,
         n_threads: int = 1,
         thumbnails: bool = False,
-        cache: Path | None = None,
+        cache: str | Path | None = None,
         synthetic_labels: Sequence[str] = (),
         device: Device = "cpu",
         batch: int = 1,
@@ -98,7 +98,7 @@ class Scanner:
             Path(trust) if trust else None,
             n_threads,
             thumbnails,
-            cache,
+            Path(cache) if cache else None,
             tuple(synthetic_labels),
             device,
             batch,
@@ -107,8 +107,9 @@ class Scanner:
         self.detectors, self.weights = chosen.detectors, chosen.weights
         self.fusions = load_fusions() if len(self.weights) > 1 else {}
         self._needs_pixels = any(detector.needs == "pixels" for detector in self.detectors.values())
-        self._cache = EvidenceCache(cache) if cache is not None else None
-        self._keys = choice.cache_keys(chosen, self.settings) if cache is not None else {}
+        kept_in = self.settings.cache
+        self._cache = EvidenceCache(kept_in) if kept_in else None
+        self._keys = choice.cache_keys(chosen, self.settings) if kept_in else {}
         self._check_operating_point()
 
     @property

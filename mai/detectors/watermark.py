@@ -109,14 +109,12 @@ class Detector:
             return Evidence(self.name, status="failed", note="The image has no pixels to look at.")
         height, width = image.pixels.shape[:2]
         if height * width < MIN_PIXELS:
-            note = (
-                f"Not looked for: {width} x {height} pixels are fewer than 256 x 256 and carry no watermark."
-            )
-            return Evidence(self.name, status="absent", note=note, details=_NOTHING)
+            note = f"Too small: {width} x {height} pixels are fewer than 256 x 256 and carry no watermark."
+            return Evidence(self.name, status="skipped", note=note, details=_NOTHING)
         quality = jpeg_quality(image.data) if image.data else None
         if quality is not None and quality <= MAX_LOST_QUALITY:
-            note = f"Not looked for: a JPEG of quality {quality} carries no watermark any more."
-            return Evidence(self.name, status="absent", note=note, details=_NOTHING)
+            note = f"A JPEG of quality {quality} carries no watermark any more."
+            return Evidence(self.name, status="skipped", note=note, details=_NOTHING)
         scores = block_bits(image.pixels)
         for message in MESSAGES:
             n_match = matching(read_bits(scores, len(message.bits)), message.bits)

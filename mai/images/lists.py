@@ -59,6 +59,10 @@ def table_entries(stream: BinaryIO, is_tsv: bool) -> Iterator[str]:
         rows = csv.reader(_again(first, text), delimiter=delimiter)
         header = next(rows, [])
         column = path_column(header)
+        if column is None and delimiter == ";" and _is_path(first.strip()) and not kinds.of_name(header[0]):
+            # No table of several columns: the first of the paths has semicolons in its name.
+            rows = csv.reader(_again(first, text), delimiter="\x1f")
+            header = next(rows)
         if column is None:
             if len(header) != 1 or not _is_path(header[0]):
                 told = ", ".join(header[:12]) or "none"

@@ -63,7 +63,7 @@ def finding(evidence: Evidence) -> str:
     if evidence.status == "failed":
         return "could not look"
     if evidence.status == "skipped":
-        return "was not asked"
+        return "did not look"
     if evidence.score is not None:
         counted = ", does not count" if evidence.details.get("low_quality") is True else ""
         return f"score {score_words(evidence.score)}{counted}"

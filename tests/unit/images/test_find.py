@@ -434,3 +434,11 @@ def test_finding_needs_neither_numpy_nor_pillow() -> None:
         ).stdout.strip()
         == "[]"
     )
+
+
+def test_a_semicolon_in_the_first_path_of_a_list_of_one_column(tree: Path) -> None:
+    (tree / "a;b.png").write_bytes((tree / "b.png").read_bytes())
+    (tree / "list.csv").write_text(f"{tree / 'a;b.png'}\n{tree / 'b.png'}\n")
+    assert [status(one) for one in find([str(tree / "list.csv")])] == [None, None]
+    (tree / "list.csv").write_text(f"file;label\n{tree / 'b.png'};real\n")
+    assert [one.path for one in find([str(tree / "list.csv")])] == [str(tree / "b.png")]

@@ -202,3 +202,11 @@ def test_a_prior_adds_the_posterior() -> None:
     VALIDATOR.validate(row)
     odds = row["score"] / (1 - row["score"]) / 9
     assert row["posterior"] == {"prior": 0.1, "score": pytest.approx(odds / (1 + odds))}
+
+
+def test_the_cache_may_be_named_by_a_text_or_be_none(tmp_path: Path) -> None:
+    for cache in (str(tmp_path / "kept.sqlite"), tmp_path / "kept.sqlite", None, ""):
+        scanner = Scanner("red", cache=cache)
+        assert scanner.scan(picture()).label == "synthetic"
+        scanner.close()
+    assert (tmp_path / "kept.sqlite").stat().st_size > 0

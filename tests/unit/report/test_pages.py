@@ -370,7 +370,7 @@ def test_findings_in_words() -> None:
 
     assert said("absent") == "nothing found"
     assert said("failed") == "could not look"
-    assert said("skipped") == "was not asked"
+    assert said("skipped") == "did not look"
     assert said(score=0.999) == "score >0.99"
     assert said(score=0.5, low_quality=True) == "score 0.50, does not count"
     assert said(declares="synthetic", state="trusted") == "declares that AI made the picture, trusted signer"
