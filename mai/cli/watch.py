@@ -85,7 +85,7 @@ def command(
     """
     from mai.errors import UsageError, require
     from mai.pipeline import ScanSettings
-    from mai.scanning.workers import make_scanner
+    from mai.scanning.worker_process import make_scanner
     from mai.serve.watching import Watch
 
     require("watchfiles", "serve", "mai watch")

@@ -22,8 +22,10 @@ from mai.errors import MaiError, UsageError, require
 from mai.images.find import Found
 from mai.pipeline import ScanSettings
 from mai.scanning.ahead import Ahead
+from mai.scanning.errands import Errand, died, late
 from mai.scanning.feed import Feed
-from mai.scanning.workers import WINDOW, Errand, died, late, make_scanner
+from mai.scanning.worker_process import make_scanner
+from mai.scanning.workers import WINDOW
 from mai.types import Record
 
 CHUNK = 16

@@ -21,7 +21,8 @@ from mai.machine import n_cpus
 from mai.pipeline import Scanner, ScanSettings
 from mai.scanning.copies import Run, hash_of
 from mai.scanning.tune import Choice, usual
-from mai.scanning.workers import Crew, make_scanner
+from mai.scanning.worker_process import make_scanner
+from mai.scanning.workers import Crew
 from mai.types import Record
 
 FEW = 32

@@ -11,24 +11,22 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from multiprocessing import connection as pipes
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from mai.errors import MaiError, UsageError, WeightsError
+from mai.errors import MaiError
 from mai.images.find import Found
 from mai.pipeline import Scanner, ScanSettings
-from mai.scanning.ahead import Ahead
+from mai.scanning.errands import Errand, died, late
 from mai.scanning.feed import Feed
+from mai.scanning.worker_process import answer_errands
 from mai.types import Record
 
 if TYPE_CHECKING:
@@ -48,41 +46,6 @@ MAX_FALSE_STARTS = 3
 
 CLOSE_S = 2.0
 """Time that a worker has to end by itself, in seconds."""
-
-
-@dataclass(slots=True, eq=False)
-class Errand:
-    """A few files and their rows as they come in.
-
-    Attributes:
-        founds: the files; with a `look` of its own, whatever that takes.
-        records: rows of the first of them, or what `look` makes in their place.
-        one_by_one: a worker died on it, so that its files are handed out singly until the guilty one is known.
-        deaths: workers that the next file has killed.
-        n_out: rows that have left already.
-    """
-
-    founds: list[Any]
-    records: list[Any] = field(default_factory=list)
-    one_by_one: bool = False
-    deaths: int = 0
-    n_out: int = 0
-
-    @property
-    def is_done(self) -> bool:
-        """All rows are there."""
-        return len(self.records) == len(self.founds)
-
-    @property
-    def rest(self) -> list[Any]:
-        """What is handed out next."""
-        n_done = len(self.records)
-        return self.founds[n_done : n_done + 1] if self.one_by_one else self.founds[n_done:]
-
-    def add(self, record: Any) -> None:
-        """Take the next row."""
-        self.records.append(record)
-        self.deaths = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -251,7 +214,7 @@ class Crew:
         while True:
             ours, theirs = self._context.Pipe()
             process = self._context.Process(
-                target=_serve, args=(theirs, self._settings, self._look), daemon=True
+                target=answer_errands, args=(theirs, self._settings, self._look), daemon=True
             )
             try:
                 if not os.access(Path.cwd(), os.X_OK):  # multiprocessing changes into it in each worker
@@ -365,67 +328,3 @@ def _no_start(exitcode: int | None) -> MaiError:
         f"The worker processes end before they begin{told}: too little memory, or a system that forbids them. "
         "Try --workers 1."
     )
-
-
-def died(found: Found) -> Record:
-    """The row of a file that kills the process which looks at it."""
-    return Record(
-        found.path,
-        "detector_failed",
-        message="The process that looked at this file died twice: out of memory or a crash in a decoder. "
-        "Try it alone with --workers 1, or lower --max-pixels.",
-    )
-
-
-def late(found: Found, timeout_s: float) -> Record:
-    """The row of a file that took too long."""
-    return Record(
-        found.path,
-        "timed_out",
-        message=f"Looking at this file took longer than the {timeout_s:g} s that --timeout gives, and was stopped.",
-    )
-
-
-def make_scanner(settings: ScanSettings) -> Scanner:
-    """The Scanner that the settings mean."""
-    values = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    return Scanner(values.pop("detectors"), **values)
-
-
-def _serve(
-    pipe: Connection, settings: ScanSettings, look: Callable[[Scanner, Any], Any] | None = None
-) -> None:
-    """A worker's life: load the detectors once, answer errands until the parent closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-    try:
-        try:
-            scanner = make_scanner(settings)
-        except MaiError as error:
-            kinds = (UsageError, WeightsError, MaiError)  # some of their children do not survive a pipe
-            pipe.send(next(kind for kind in kinds if isinstance(error, kind))(str(error)))
-            return
-        pipe.send(None)
-        errands: SimpleQueue[list[Any] | None] = SimpleQueue()
-        # A thread that always takes what comes: were both ends to wait with a full pipe, they would wait for ever.
-        ahead = Ahead(settings.limits.max_bytes)
-        Thread(target=_take, args=(pipe, errands, ahead), daemon=True).start()
-        while (founds := errands.get()) is not None:
-            for record in _looked_at(scanner, look, (ahead.end(found) for found in founds)):
-                pipe.send(record)
-        scanner.close()
-    except (EOFError, OSError):
-        return
-
-
-def _looked_at(
-    scanner: Scanner, look: Callable[[Scanner, Any], Any] | None, items: Iterable[Any]
-) -> Iterator[Any]:
-    return scanner.scan_many(items) if look is None else (look(scanner, item) for item in items)
-
-
-def _take(pipe: Connection, errands: SimpleQueue[list[Any] | None], ahead: Ahead) -> None:
-    try:
-        while True:
-            errands.put([ahead.begin(item) for item in pipe.recv()])
-    except (EOFError, OSError):  # the parent is done, or gone
-        errands.put(None)

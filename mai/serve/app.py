@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from mai.pipeline import Scanner
-from mai.scanning.workers import make_scanner
+from mai.scanning.worker_process import make_scanner
 from mai.serve import about, openapi, site
 from mai.serve.desk import Desk
 from mai.serve.guard import Guard

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from mai.errors import MaiError
 from mai.pipeline import ScanSettings
-from mai.scanning.workers import Crew, Errand
+from mai.scanning.errands import Errand
+from mai.scanning.workers import Crew
 from mai.serve.look import Answer, Ask, Look, answer
 from mai.serve.refusal import Refusal
 from mai.types import Record
