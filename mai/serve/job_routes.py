@@ -16,7 +16,8 @@ from starlette.responses import Response, StreamingResponse
 
 from mai.report.table_csv import Csv
 from mai.serve import archive, openapi
-from mai.serve.jobs import Job, Jobs, Store
+from mai.serve.job_store import Job, Store
+from mai.serve.jobs import Jobs
 from mai.serve.refusal import Refusal
 from mai.serve.room import told_size
 from mai.serve.uploads import Bounds, receive

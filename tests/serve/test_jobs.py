@@ -25,7 +25,8 @@ from running_service import Running, picture, serving
 
 from mai.serve import jobs as jobs_module
 from mai.serve.archive import Bounds, items, kind_of
-from mai.serve.jobs import Jobs, Store
+from mai.serve.job_store import Store
+from mai.serve.jobs import Jobs
 from mai.serve.look import Answer, Ask, answer
 from mai.serve.metrics import Metrics
 from mai.types import Record
