@@ -25,9 +25,10 @@ from mai.jobs.work import work
 from mai.pairs import plan as plans
 from mai.pairs import registry
 from mai.pairs.caption import MeasuredWords
+from mai.pairs.caption_pass import CaptionTask
 from mai.pairs.generate import Generator, Made, Request
+from mai.pairs.generate_pass import GenerateTask
 from mai.pairs.registry import Entry
-from mai.pairs.run import CaptionTask, GenerateTask
 from mai.pairs.settings import Settings, stored_mix
 from mai.pairs.start import begin, begin_generating, make_plan
 

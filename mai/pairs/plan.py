@@ -187,6 +187,11 @@ def write(path: Path, planned: Sequence[Planned]) -> None:
     parquet.write_table(pa.table({name: pa.array(v, kinds[name]) for name, v in columns.items()}), path)
 
 
+def n_shards(planned: Sequence[Planned], shard_rows: int) -> int:
+    """Shards of a plan."""
+    return -(-len(planned) // shard_rows)
+
+
 @dataclass
 class PlanTask:
     """Planning as a job of one shard, so that of many workers one plans and the others wait.

@@ -14,7 +14,7 @@ from mai.jobs.leases import LEASE_S, Leases, is_dead
 from mai.pairs import plan as plans
 from mai.pairs import settings as kept
 from mai.pairs import store
-from mai.pairs.run import n_shards
+from mai.pairs.plan import n_shards
 
 RECENT_S = 900.0
 """Rows a second are counted over the parts of the last so many seconds."""

@@ -19,8 +19,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mai.errors import DataError, UsageError, require
+from mai.errors import DataError, MaiError, UsageError, require
 from mai.pairs.settings import Settings
+
+Row = dict[str, Any]
+"""A row of captions or pairs, by column."""
 
 IMAGES = ("authentic", "synthetic", "mask")
 GROUP_BYTES = 64 * 2**20
@@ -162,6 +165,16 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str
             return rows
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def taken_over(partial: Path | None) -> dict[str, Row]:
+    """Rows of an interrupted try, by id."""
+    if partial is None:
+        return {}
+    try:
+        return {row["id"]: row for row in read_rows(partial)}
+    except MaiError:
+        return {}
 
 
 def read_part(path: Path) -> list[dict[str, Any]]:

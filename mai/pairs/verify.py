@@ -15,8 +15,8 @@ from mai.pairs import settings as kept
 from mai.pairs import store
 from mai.pairs.filters import STATUSES
 from mai.pairs.generate import Request, Runtime, open_generator
+from mai.pairs.plan import n_shards
 from mai.pairs.registry import Entry, seed_of
-from mai.pairs.run import n_shards
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from slow_engine import task
 
 from mai.jobs import parts
 from mai.jobs.work import Watch, work
-from mai.pairs.run import GenerateTask
+from mai.pairs.generate_pass import GenerateTask
 
 
 def die() -> None:

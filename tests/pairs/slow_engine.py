@@ -17,8 +17,8 @@ from mai.jobs.work import Outcome, work
 from mai.pairs import plan as plans
 from mai.pairs import settings as kept
 from mai.pairs.generate import Generator, Made, Request
+from mai.pairs.generate_pass import GenerateTask
 from mai.pairs.registry import Entry
-from mai.pairs.run import GenerateTask
 
 
 class Drawn:

@@ -20,8 +20,9 @@ from mai.jobs.leases import LeaseLostError, Leases
 from mai.jobs.parts import give_name, temporary
 from mai.jobs.work import work
 from mai.pairs import registry, store
+from mai.pairs.caption_pass import CaptionTask
 from mai.pairs.progress import state_of
-from mai.pairs.run import CaptionTask, Pass
+from mai.pairs.run import Pass
 from mai.pairs.settings import Settings, stored_mix
 from mai.pairs.start import Engine, begin, begin_generating, make_plan, run_pass
 from mai.pairs.verify import verify
