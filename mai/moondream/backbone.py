@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mai.errors import UsageError
 from mai.moondream.crops import levels
 from mai.moondream.load import load as load_moondream
-from mai.moondream.model import Vision
+from mai.moondream.vision import Vision
 
 
 class VisionFeatures(nn.Module):

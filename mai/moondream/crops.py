@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 if TYPE_CHECKING:
-    from mai.moondream.model import VisionConfig
+    from mai.moondream.vision import VisionConfig
     from mai.types import Pixels
 
 

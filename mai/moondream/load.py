@@ -220,7 +220,8 @@ def config_of(values: Mapping[str, Mapping[str, Any]]) -> MoondreamConfig:
     Raises:
         TypeError: an unknown key.
     """
-    from mai.moondream.model import MoondreamConfig, TextConfig, VisionConfig
+    from mai.moondream.model import MoondreamConfig, TextConfig
+    from mai.moondream.vision import VisionConfig
 
     for cls, part in ((VisionConfig, "vision"), (TextConfig, "text")):
         unknown = set(values.get(part, {})) - {f.name for f in fields(cls)}

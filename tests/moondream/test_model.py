@@ -20,7 +20,8 @@ from mai.moondream import golden, tiny  # noqa: E402
 from mai.moondream.chat import Chat, padded  # noqa: E402
 from mai.moondream.crops import crops_of, normalised, tiling_of  # noqa: E402
 from mai.moondream.load import fill, load, our_name  # noqa: E402
-from mai.moondream.model import Moondream, MoondreamConfig, VisionConfig, stitch  # noqa: E402
+from mai.moondream.model import Moondream, MoondreamConfig  # noqa: E402
+from mai.moondream.vision import VisionConfig, stitch  # noqa: E402
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden" / "moondream"
 

@@ -22,10 +22,11 @@ from mai.errors import ConfigError, DataError, TrainingError, UsageError  # noqa
 from mai.moondream import lora, scratch, tiny  # noqa: E402
 from mai.moondream.crops import tiling_of  # noqa: E402
 from mai.moondream.load import load  # noqa: E402
-from mai.moondream.model import Moondream, MoondreamConfig, TextConfig, VisionConfig  # noqa: E402
+from mai.moondream.model import Moondream, MoondreamConfig, TextConfig  # noqa: E402
 from mai.moondream.recipe import AdapterPlan, SamplePlan, TuneRecipe  # noqa: E402
 from mai.moondream.samples import UnitSampler, UnitViews, sample  # noqa: E402
 from mai.moondream.student import MoondreamStudent, on_device  # noqa: E402
+from mai.moondream.vision import VisionConfig  # noqa: E402
 
 RECIPES = Path(lora.__file__).parent / "recipes"
 PLAN = SamplePlan(size_px=84)
