@@ -71,7 +71,8 @@ def open_student(recipe: TuneRecipe, folder: Path) -> tuple[Student, dict[str, A
 def train(order: TrainOrder) -> Path:
     """Run an order of `mai train`; returns the best checkpoint."""
     from mai.errors import require
-    from mai.moondream.tune import TuneJob, tune
+    from mai.moondream.tune import tune
+    from mai.moondream.tune_job import TuneJob
 
     torch = require("torch", "vlm", "LoRA training")
     require("peft", "vlm", "LoRA training")

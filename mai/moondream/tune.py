@@ -13,9 +13,8 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -24,80 +23,15 @@ from mai.errors import TrainingError, require
 from mai.machine import n_cpus
 from mai.moondream.curves import Figures, draw
 from mai.moondream.lora import check_gradients, trainable
-from mai.moondream.recipe import TuneRecipe
 from mai.moondream.samples import UnitSampler, UnitViews, drawn
 from mai.moondream.score import figures_of, plan_of
-from mai.moondream.student import Student, on_device
+from mai.moondream.student import on_device
+from mai.moondream.tune_job import TuneJob, previous
 from mai.training import checkpoint
 from mai.training.device import choose_device, keep_memory, may_bf16
 from mai.training.job import versions
 from mai.training.optimizer import make_optimizer, rate_at
 from mai.training.progress import progress
-from mai.training.resume import changes
-
-if TYPE_CHECKING:
-    from mai.data.sources import LabelledSet
-
-MAY_CHANGE = (
-    "epochs",
-    "patience",
-    "validation_pictures",
-    "checkpoint_minutes",
-    "micro_batch",
-    "checkpointing",
-)
-"""Keys of [run] that may differ when a run is resumed."""
-
-
-@dataclass(frozen=True, slots=True)
-class TuneJob:
-    """One run.
-
-    Attributes:
-        recipe: what to do.
-        student: the model, adapters attached, on the CPU or its device.
-        facts: of the base, for run.json, checkpoints and cards: source, revision, fingerprint, files, note.
-        labelled: the set, with splits.
-        output: run folder.
-        n_workers: processes that make batches; None: one a processor, at most 8.
-        stop_after_epochs: end this call early, for tests; 0: no.
-    """
-
-    recipe: TuneRecipe
-    student: Student
-    facts: dict[str, Any]
-    labelled: LabelledSet
-    output: Path
-    n_workers: int | None = None
-    stop_after_epochs: int = 0
-
-
-def previous(job: TuneJob, resume: bool) -> dict[str, Any] | None:
-    """The checkpoint to go on from; None where the run is new.
-
-    Raises:
-        TrainingError: the folder holds a run and `resume` is not set, or one of another set, recipe or base.
-    """
-    last = job.output / "last.pt"
-    if not last.exists():
-        return None
-    if not resume:
-        raise TrainingError(
-            f"{job.output} holds a run already. Add --resume to go on, or choose another --output."
-        )
-    state = checkpoint.load(last)
-    if state["fingerprint"] != job.labelled.fingerprint:
-        raise TrainingError(f"{last} was trained on another set; use the same --data.")
-    if state["base"]["fingerprint"] != job.facts["fingerprint"]:
-        raise TrainingError(f"{last} was trained on another base, {state['base']['source']}; use the same.")
-    now = to_dict(job.recipe)
-    kept = {**now["run"], **{k: v for k, v in state["recipe"]["run"].items() if k in MAY_CHANGE}}
-    found = changes(state["recipe"], {**now, "run": kept})
-    if found:
-        raise TrainingError(
-            f"{last} was made by another recipe: {'; '.join(found)}. Use the same one, or choose another --output."
-        )
-    return state
 
 
 def tune(job: TuneJob, resume: bool = False) -> Path:
