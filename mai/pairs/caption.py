@@ -31,6 +31,9 @@ NAMES = ("moondream", "tiny", "hf:ORG/NAME", "words", "txt", "csv:FILE", "coco:F
 LENGTHS = ("short", "normal", "long")
 TINY_TOKENS = 8
 
+MAX_TOKENS = 200
+"""Longest text of a model of transformers."""
+
 
 class Captioner(Protocol):
     """A captioner at work."""
@@ -159,13 +162,21 @@ class HubCaptions:
             else:
                 inputs = self.processor(images=image, return_tensors="pt")
             inputs = inputs.to(self.device)
-            with torch.inference_mode():
-                tokens = self.model.generate(**inputs, max_new_tokens=200, do_sample=False)
             prompt = inputs.get("input_ids")
+            with torch.inference_mode():
+                tokens = self.model.generate(
+                    **inputs, max_new_tokens=self._most_tokens(prompt), do_sample=False
+                )
             n = prompt.shape[1] if prompt is not None and tokens.shape[1] > prompt.shape[1] else 0
             text = self.processor.batch_decode(tokens[:, n:], skip_special_tokens=True)[0]
             out.append(" ".join(text.split()))
         return out
+
+    def _most_tokens(self, prompt: Any) -> int:
+        """Tokens that may follow a prompt (1, T): a model that does not stop by itself runs out of positions."""
+        positions = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        n_read = 1 if prompt is None else prompt.shape[1]
+        return MAX_TOKENS if positions is None else max(1, min(MAX_TOKENS, positions - n_read))
 
 
 class MeasuredWords:

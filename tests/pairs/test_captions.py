@@ -134,8 +134,9 @@ def test_a_picture_that_the_captioner_cannot_take_costs_no_other() -> None:
     ]  # fmt: skip
 
 
-def test_any_image_to_text_model_of_transformers(tmp_path: Path) -> None:
-    """A small BLIP with random weights, from a folder."""
+@pytest.mark.parametrize("stops", [True, False])
+def test_any_image_to_text_model_of_transformers(tmp_path: Path, stops: bool) -> None:
+    """A small BLIP with random weights, from a folder: one that ends at once, and one that never does."""
     import transformers
 
     vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]", *"abcdefghij"]
@@ -152,8 +153,11 @@ def test_any_image_to_text_model_of_transformers(tmp_path: Path) -> None:
         transformers.BlipImageProcessorPil(size={"height": 32, "width": 32}), tokenizer
     )
     processor.save_pretrained(tmp_path / "model")
-    transformers.BlipForConditionalGeneration(config).save_pretrained(tmp_path / "model")
+    model = transformers.BlipForConditionalGeneration(config)
+    model.text_decoder.cls.predictions.bias.data[3] = 1e4 if stops else -1e4  # [SEP], which ends a text
+    model.save_pretrained(tmp_path / "model")
     captioner = open_captioner(f"hf:{tmp_path / 'model'}")
     assert captioner.revision == "folder model"
-    texts = captioner.captions([planned(Path("a"))], [GREY])
-    assert len(texts) == 1 and isinstance(texts[0], str)
+    (text,) = captioner.captions([planned(Path("a"))], [GREY])
+    assert isinstance(text, str)
+    assert not stops or text == ""
