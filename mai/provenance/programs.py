@@ -11,11 +11,15 @@ AFTER = (
 is another program. Nothing that was taken is given back (`++`, `(?>`): a separator may also stand inside a version or
 an address, and trying each as both takes time that doubles with every one."""
 
+_LEONARDO_SITE = r"[\s,;:/(_-]{1,3}(?:https?://)?(?:[\w-]{1,20}\.)?leonardo\.ai\b"
+"""The service calls itself Leonardo.Ai; the bare name is a person's, and a camera or scanner program's as well. With
+the service's address behind it, it counts."""
+
 SOFTWARE: tuple[tuple[str, str, str], ...] = (
     ("dall-e", "DALL-E", r"DALL[\s·-]?E"),
     ("firefly", "Adobe Firefly", r"Adobe Firefly"),
     ("midjourney", "Midjourney", r"Midjourney"),
-    ("leonardo", "Leonardo.Ai", r"Leonardo(?:[. ]?AI)?"),
+    ("leonardo", "Leonardo.Ai", rf"Leonardo(?:[. ]?AI|(?={_LEONARDO_SITE}))"),
     ("krea", "Krea", r"Krea(?:[. ]?AI)?"),
     ("recraft", "Recraft", r"Recraft(?:[. ]?AI)?"),
     ("dreamstudio", "DreamStudio", r"Dream ?Studio"),

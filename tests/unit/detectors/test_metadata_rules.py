@@ -240,6 +240,8 @@ CASES = {
     "software-recraft": Case("recraft", {"Software": "Recraft V3"}),
     "software-dreamstudio": Case("dreamstudio", xmp={"xmp:CreatorTool": "DreamStudio 2.1"}),
     "software-leonardo-ai": Case("leonardo", exif={"Software": "Leonardo AI Image Generator"}),
+    "software-leonardo-one-word": Case("leonardo", {"Software": "LeonardoAI v2"}),
+    "software-leonardo-address": Case("leonardo", xmp={"xmp:CreatorTool": "Leonardo (https://app.leonardo.ai/)"}),
     "software-krea-address": Case("krea", exif={"Software": "Krea (krea.ai)"}),
     "software-created-with": Case("recraft", xmp={"xmp:CreatorTool": "Created with Recraft"}),
     "software-mochi": Case("mochi-diffusion", exif={"Software": "Mochi Diffusion 5.2"}),
@@ -317,6 +319,14 @@ NEAR = {
     ),
     "empty AI field": Case(None, xmp={"Iptc4xmpExt:AISystemUsed": " "}),
     "leonardo as a person": Case(None, exif={"Software": "Leonardo da Vinci Scanner 2"}),
+    "leonardo alone": Case(None, exif={"Software": "Leonardo"}),
+    "leonardo with a version": Case(None, xmp={"xmp:CreatorTool": "Leonardo 2.1"}),
+    "leonardo of a camera": Case(None, exif={"Software": "Leonardo Photo App v3"}),
+    "leonardo in a studio": Case(None, {"Software": "Created with Leonardo Studio"}),
+    "leonardo at another address": Case(None, exif={"Software": "Leonardo (leonardo-scanners.com)"}),
+    "leonardo inside another address": Case(
+        None, exif={"Software": "Leonardo https://leonardo.aircraft.example"}
+    ),
     "krea in a longer word": Case(None, exif={"Software": "Krearoma 2"}),
     "recraft in a sentence": Case(None, {"Software": "We recraft photographs"}),
     "bare words in a caption": Case(
