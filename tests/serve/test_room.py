@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import json
 import os
 import re
+import select
 import signal
 import socket
 import sys
@@ -27,7 +29,7 @@ from running_service import picture, serving
 from mai.pipeline import ScanSettings
 from mai.serve import fetch, room
 from mai.serve.app import make_app
-from mai.serve.connections import Impatient
+from mai.serve.connections import HEADERS_S, Impatient
 from mai.serve.limits import Pace
 from mai.serve.refusal import Refusal
 from mai.serve.settings import ServeSettings
@@ -49,16 +51,52 @@ def disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, int]:
     return told
 
 
+class HeldLoop(asyncio.SelectorEventLoop):
+    """An event loop whose clock stands still until it is told to go on, so that no load of the machine moves it."""
+
+    now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass, and return when all that was due, and all that had come by then, was done."""
+        self._turn(lambda: setattr(self, "now", self.now + seconds))
+        for _ in range(10):  # a timer wakes a task, which answers: each is a turn of the loop
+            self._turn(lambda: None)
+
+    def _turn(self, do: Callable[[], None]) -> None:
+        is_done = threading.Event()
+
+        def done() -> None:
+            do()
+            is_done.set()
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.call_soon_threadsafe(done)
+            is_done.wait(60)
+
+
 @contextmanager
-def listening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[tuple[str, int]]:
-    """A service in this process, so that its disk can be ours: where it listens."""
+def listening(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    loop: HeldLoop | None = None,
+    **settings: Any,
+) -> Iterator[tuple[str, int]]:
+    """A service in this process, so that its disk can be ours, and its clock: where it listens."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     told = ServeSettings(
         ScanSettings(("metadata",)), n_workers=1, data=tmp_path / "data", keep_s=60.0, **settings
     )
     server = uvicorn.Server(uvicorn.Config(make_app(told), http=Impatient, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=None if loop is None else lambda: loop) as runner:
+            runner.run(server.serve())
+
+    thread = threading.Thread(target=run)
     thread.start()
     try:
         while not server.started:
@@ -68,7 +106,11 @@ def listening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) 
         yield found.getsockname()
     finally:
         server.should_exit = True
-        thread.join(60)
+        end = time.monotonic() + 60
+        while thread.is_alive() and time.monotonic() < end:
+            if loop is not None:
+                loop.pass_time(0.1)
+            thread.join(0.05)
 
 
 def used(tmp_path: Path) -> int:
@@ -222,73 +264,103 @@ def test_what_is_fetched_takes_room_like_an_upload(
     site.shutdown()
 
 
+def bodies(tmp_path: Path) -> list[int]:
+    """Bytes of each body that is on its way."""
+    return [file.stat().st_size for file in (*tmp_path.glob("tmp/*/*/0"), *tmp_path.glob("data/uploads/*/0"))]
+
+
+def read_alive(asked: socket.socket) -> None:
+    """Take the answer of /healthz, which may come in parts."""
+    data = b""
+    while b"alive" not in data:
+        piece = asked.recv(65536)
+        assert piece, data
+        data += piece
+
+
+def has_ended(asked: socket.socket, data: bytearray) -> bool:
+    """Add what has come; True if the other side closed."""
+    while select.select([asked], [], [], 0)[0]:
+        try:
+            piece = asked.recv(65536)
+        except ConnectionResetError:  # closed, with something on its way to it
+            return True
+        if not piece:
+            return True
+        data += piece
+    return False
+
+
 @pytest.mark.parametrize("path", ["/v1/scan", "/v1/jobs"])
 @pytest.mark.parametrize("framing", [CHUNKED, "Content-Length: 100000"])
 def test_uploads_that_do_not_move_are_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, framing: str
 ) -> None:
     """One that stops, and one that drips a byte now and then; one that is slow and fast enough is served."""
-    pace = Pace(idle_s=1.0, min_rate=300)
-    with listening(tmp_path, monkeypatch, pace=pace) as address:
-        begin = time.monotonic()
-        still = asks(address, path, framing)
-        drips = asks(address, path, framing)
-        is_over = threading.Event()
-
-        def drip() -> None:
+    pace, loop = Pace(timeout_s=600.0, idle_s=20.0, min_rate=30), HeldLoop()
+    with listening(tmp_path, monkeypatch, loop, pace=pace) as address:
+        still, drips = (asks(address, path, framing) for _ in range(2))
+        wait_until(lambda: len(bodies(tmp_path)) == 2)
+        told, ended, begin = {still: bytearray(), drips: bytearray()}, set[socket.socket](), loop.now
+        while len(ended) < 2:
             with contextlib.suppress(OSError):
-                while not is_over.wait(0.1):
-                    drips.sendall(chunk(b"x") if framing == CHUNKED else b"x")
-
-        thread = threading.Thread(target=drip)
-        thread.start()
-        with ThreadPoolExecutor(2) as pool:
-            answers = list(pool.map(answer_of, (still, drips)))
-        for status, headers, told in answers:
-            assert (status, told["error"], headers["connection"]) == (408, "upload_too_slow", "close")
-            assert "fewer than 300 bytes in 1 s" in told["message"]
-        assert 0.9 < time.monotonic() - begin < 8  # not waited for again with its rest
-        is_over.set()
-        thread.join()
-        wait_until(lambda: not list((tmp_path / "data" / "uploads").iterdir()))
+                drips.sendall(chunk(b"x") if framing == CHUNKED else b"x")
+            loop.pass_time(1.0)
+            ended |= {one for one in told if one not in ended and has_ended(one, told[one])}
+            assert loop.now - begin > 19 or not any(told.values())
+            assert loop.now - begin < 30  # not waited for again with its rest
+        for one, data in told.items():
+            head, _, body = bytes(data).partition(b"\r\n\r\n")
+            answer = json.loads(body)
+            assert head.startswith(b"HTTP/1.1 408 ")
+            assert b"\r\nconnection: close" in head.lower()
+            assert answer["error"] == "upload_too_slow"
+            assert "fewer than 600 bytes in 20 s" in answer["message"]
+            assert ("and 0 bytes in all" in answer["message"]) == (one is still)
+            one.close()
+        wait_until(lambda: not bodies(tmp_path))
         data = picture(size=(120, 80))
-        slow = asks(address, path, f"Content-Length: {len(data)}", "Connection: close")
-        for at in range(0, len(data), 700):
-            slow.sendall(data[at : at + 700])
-            time.sleep(0.3)
+        slow, begin = asks(address, path, f"Content-Length: {len(data)}", "Connection: close"), loop.now
+        for end in range(700, len(data), 700):
+            slow.sendall(data[end - 700 : end])
+            wait_until(lambda end=end: bodies(tmp_path) == [end])
+            loop.pass_time(19.0)
+        assert loop.now - begin > 2 * pace.idle_s
+        slow.sendall(data[end:])
         assert answer_of(slow)[0] == (200 if path == "/v1/scan" else 202)
-        assert len(data) > 2800  # it took longer than a stretch
 
 
 def test_connections_that_ask_for_nothing_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Silent ones, and those whose headers drip or stop: as the first request, and behind one that was answered."""
-    monkeypatch.setattr(Impatient, "headers_s", 1.0)
-    with listening(tmp_path, monkeypatch) as address:
+    loop = HeldLoop()
+    with listening(tmp_path, monkeypatch, loop) as address:
         head = f"GET /healthz HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\n".encode()
         silent, slow, second, stops = (socket.create_connection(address, 60) for _ in range(4))
         for one in (second, stops):
             one.sendall(head + b"\r\n")
-            assert b"alive" in one.recv(65536)
+            read_alive(one)
         for one in (slow, second, stops):
             one.sendall(head + b"X-Drip: ")
-        begin = time.monotonic()
-        for _ in range(30):
-            time.sleep(0.1)
+        begin, ended = loop.now, dict[socket.socket, float]()
+        while len(ended) < 4:
+            loop.pass_time(1.0)
             for one in (slow, second):
                 with contextlib.suppress(OSError):
                     one.sendall(b"x")
-        for one in (silent, slow, second, stops):
-            with contextlib.suppress(ConnectionResetError):
-                assert one.recv(100) == b""
+            for one in (silent, slow, second, stops):
+                if one not in ended and has_ended(one, bytearray()):
+                    ended[one] = loop.now - begin
+            assert loop.now - begin <= HEADERS_S + 2
+        assert min(ended.values()) >= HEADERS_S - 1
+        for one in ended:
             one.close()
-        assert time.monotonic() - begin < 20
         patient = socket.create_connection(address, 60)
-        time.sleep(0.5)
+        loop.pass_time(HEADERS_S - 1)
         patient.sendall(head + b"\r\n")
-        time.sleep(0.7)  # longer than the headers' time, which is over when they are there
-        assert b"alive" in patient.recv(65536)
+        read_alive(patient)
+        loop.pass_time(3.0)  # longer than the headers' time, which is over when they are there
         patient.sendall(head + b"Connection: close\r\n\r\n")
-        assert b"alive" in patient.recv(65536)
+        read_alive(patient)
         patient.close()
 
 
