@@ -60,6 +60,13 @@ class _Seconds(click.FloatRange):
     help="Images taken at a time; beyond: 429.",
 )
 @click.option(
+    "--client-share",
+    type=float,
+    metavar="SHARE",
+    help="What one key, or one address without keys, may have of the room for uploads, of waiting jobs and of "
+    "--queue, up to 1: all. Default: 0.5; 1 on loopback without --keys and --proxy.",
+)
+@click.option(
     "--timeout",
     type=_Seconds(),
     default=30.0,
@@ -179,6 +186,7 @@ def command(
     rate: int | None,
     workers: int | None,
     queue: int,
+    client_share: float | None,
     timeout: float,
     upload_idle: float,
     upload_rate: int,
@@ -254,6 +262,7 @@ def command(
         has_urls=allow_urls,
         hosts=allow_host,
         proxy=proxy,
+        share=client_share,
     )
     from mai.serve.app import make_app
     from mai.serve.server import run

@@ -77,6 +77,7 @@ def routes(app: FastAPI, service: Service) -> None:
             "max_body": told.max_body,
             "timeout_s": told.timeout_s,
             "n_workers": told.n_workers,
+            "client_share": told.client_share,
         }
 
     @app.get("/healthz", tags=["service"], operation_id="alive", responses=openapi.errors(503))

@@ -34,12 +34,16 @@ from mai.serve.metrics import Metrics
 from mai.serve.refusal import OF_STATUS, Refusal, json_response
 from mai.serve.room import Claim, Room, told_size
 from mai.serve.settings import ServeSettings
+from mai.serve.shares import Share, client_of
 from mai.serve.uploads import Bounds, Folders, Upload, receive
 
 Form = Literal["html", "json"]
 
 PREFIX = "mai-serve-"
 """Start of the name of the folder that holds uploads; the process id follows."""
+
+PLACES_RETRY_S = 5.0
+"""Seconds after which a client whose images wait already may send more."""
 
 
 @dataclass
@@ -53,6 +57,7 @@ class Service:
         rate: images a caller.
         metrics: counters.
         folders: where uploads lie while they are looked at.
+        places: of a client in the queue.
         room: on the disk, for bodies on their way.
         is_stopping: no request is taken any more.
         stopping: set when the service begins to stop, so that streams end.
@@ -64,7 +69,8 @@ class Service:
     rate: Rate
     metrics: Metrics
     folders: Folders
-    room: Room = field(default_factory=Room)
+    places: Share
+    room: Room
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -78,18 +84,18 @@ class Service:
         """The pictures of a request, and a place in the queue for each.
 
         Raises:
-            Refusal: the queue is full, or the request is no good.
+            Refusal: the queue is full, the client has its share of it, or the request is no good.
         """
         if self.stopping.is_set():
             raise Refusal("stopping", "The service is stopping. Try again in a moment.", 5.0)
         if self.desk.is_full:  # before anything is written
             raise self.desk.refusal()
-        told = told_size(request, self.bounds.max_bytes)
-        with self.folders.one() as folder, self.room.hold(folder, told) as room:
+        told, client = told_size(request, self.bounds.max_bytes), client_of(request)
+        with self.folders.one() as folder, self.room.hold(folder, told, client=client) as room:
             found = await self._receive(request, folder, room)
             room.settle()
             self.rate.take(request.scope["mai_caller"], len(found))
-            with self.desk.places(len(found)):
+            with self.desk.places(len(found)), self.places.hold(client, len(found)):
                 yield found
 
     async def _receive(self, request: Request, folder: Path, room: Claim) -> list[Upload]:
@@ -152,6 +158,8 @@ def make_app(settings: ServeSettings, *, is_verbose: bool = False) -> FastAPI:
         Rate(rate or None),
         Metrics(desk),
         Folders(Path(tempfile.gettempdir())),
+        Share(settings.queue, settings.client_share, "images", PLACES_RETRY_S, settings.max_files),
+        Room(settings.client_share),
     )
     app = FastAPI(
         title="MAI",

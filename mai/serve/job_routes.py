@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,7 @@ from mai.serve.job_store import Job, Store
 from mai.serve.jobs import Jobs
 from mai.serve.refusal import Refusal
 from mai.serve.room import told_size
+from mai.serve.shares import Share, client_of
 from mai.serve.uploads import Bounds, receive
 from mai.types import Record
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 
 MAX_OPEN = 100
 """Jobs that are not over, at most."""
+
+JOBS_RETRY_S = 60.0
+"""Seconds after which a job that there was no place for may be sent again."""
 
 JOB_UPLOAD_S = 3600.0
 """Seconds that a job's body may take to arrive, at least."""
@@ -89,6 +94,7 @@ def routes(app: FastAPI, service: Service, data: Path) -> None:
         ),
     )
     app.state.jobs = jobs
+    share = Share(MAX_OPEN, told.client_share, "jobs", JOBS_RETRY_S)
     pace = replace(told.pace, timeout_s=max(told.pace.timeout_s, JOB_UPLOAD_S))
     bounds = Bounds(told.max_job_bytes, told.max_job_bytes, told.max_job_files, pace)
 
@@ -117,19 +123,25 @@ def routes(app: FastAPI, service: Service, data: Path) -> None:
     ) -> dict[str, Any]:
         """Take many pictures and look at them when there is room. The job's id is what it is asked for by."""
         if len(jobs.store.open_jobs()) >= MAX_OPEN:
-            raise Refusal("queue_full", f"{MAX_OPEN} jobs are waiting already. Try again later.", 60.0)
-        job, folder = jobs.store.new_folder()
-        try:
-            # The upload, and one archive's worth beside it.
-            with service.room.hold(folder, told_size(request, bounds.max_bytes), told.max_job_bytes) as room:
+            raise Refusal(
+                "queue_full", f"{MAX_OPEN} jobs are waiting already. Try again later.", JOBS_RETRY_S
+            )
+        client, n_bytes = client_of(request), told_size(request, bounds.max_bytes)
+        with contextlib.ExitStack() as held:
+            held.enter_context(share.hold(client))
+            job, folder = jobs.store.new_folder()
+            try:
+                # The upload, and one archive's worth beside it.
+                room = held.enter_context(service.room.hold(folder, n_bytes, told.max_job_bytes, client))
                 uploads = await receive(request, folder, bounds, room)
-            service.rate.take(request.scope["mai_caller"], 1)
-            kind = archive.kind_of(uploads[0].file, uploads[0].name) if len(uploads) == 1 else None
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        jobs.store.add(job, owner(request), [upload.name for upload in uploads], kind)
-        jobs.has_news()
+                room.settle()
+                service.rate.take(request.scope["mai_caller"], 1)
+                kind = archive.kind_of(uploads[0].file, uploads[0].name) if len(uploads) == 1 else None
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            jobs.store.add(job, owner(request), [upload.name for upload in uploads], kind)
+            jobs.added(job, held.pop_all())
         return job_of(request, job).to_dict(jobs.keep_s)
 
     @app.get(

@@ -63,6 +63,7 @@ class Jobs:
         self._tasks: list[asyncio.Task[None]] = []
         self._cancelled: set[str] = set()
         self._readers: dict[str, Reader] = {}
+        self._held: dict[str, contextlib.ExitStack] = {}
 
     def start(self) -> None:
         """Begin; what an earlier process left is gone on with."""
@@ -75,9 +76,14 @@ class Jobs:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.store.close()
 
-    def has_news(self) -> None:
-        """A job was added."""
+    def added(self, job: str, held: contextlib.ExitStack) -> None:
+        """A job was added; what it holds of its client's share is given back when it is over."""
+        self._held[job] = held
         self._news.set()
+
+    def _let_go(self, job: str) -> None:
+        if job in self._held:
+            self._held.pop(job).close()
 
     def cancel(self, job: Job) -> None:
         """Stop a job and delete all of it."""
@@ -86,6 +92,7 @@ class Jobs:
             if job.id in self._readers:  # it may be at a member that never ends
                 self._readers[job.id].kill()
         self.store.delete(job.id)
+        self._let_go(job.id)
         self._tell(job.id)
 
     async def changes(self, job: str, most_s: float) -> None:
@@ -139,6 +146,7 @@ class Jobs:
             found = self.store.get(job.id)
             if found is None or found.is_over:
                 shutil.rmtree(self.store.folder_of(job.id), ignore_errors=True)
+                self._let_go(job.id)
             self._tell(job.id)
 
     async def _look_at_all(self, job: Job) -> tuple[int, str | None]:

@@ -133,7 +133,7 @@ def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
         408: "The upload stopped, or came too slowly.",
         413: "The body, a file, the picture or the number of files passes a limit.",
         422: "Not a picture that can be judged, or a value that cannot be.",
-        429: "Too much is waiting or being sent, or you sent too many images; `Retry-After` says when to try again.",
+        429: "Too much is waiting or being sent, by all or by you; `Retry-After` says when to try again.",
         503: "A worker died on this picture twice, or the service is stopping.",
         504: "The picture took longer than the service gives it.",
         507: "The service's disk has no room for the upload.",

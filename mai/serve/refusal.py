@@ -25,6 +25,7 @@ CODES: dict[str, int] = {
     "queue_full": 429,
     "rate_limit": 429,
     "uploads_wait": 429,
+    "client_share": 429,
     "failed": 500,
     "stopping": 503,
     "disk_full": 507,

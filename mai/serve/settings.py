@@ -40,6 +40,8 @@ class ServeSettings:
         has_urls: addresses of pictures may be given in their place.
         hosts: names under which the service is reached, beside its address; empty beyond loopback: any.
         proxy: address of a reverse proxy whose X-Forwarded-For is believed.
+        share: of the room for uploads, of waiting jobs and of the queue that one client may have, above 0 and at most
+            1; None: a half where clients can be told apart, else all.
     """
 
     scan: ScanSettings = field(default_factory=ScanSettings)
@@ -64,12 +66,14 @@ class ServeSettings:
     has_urls: bool = False
     hosts: tuple[str, ...] = ()
     proxy: str | None = None
+    share: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is not safe, or cannot be.
 
         Raises:
-            UsageError: it would listen beyond this machine unguarded; a queue that holds less than one request.
+            UsageError: it would listen beyond this machine unguarded; a queue that holds less than one request; a
+                share that is none.
         """
         if not self.is_local and self.keys is None and not self.is_open:
             raise UsageError(
@@ -83,11 +87,23 @@ class ServeSettings:
                 f"--queue {self.queue} is less than the {self.max_files} images that one request may bring "
                 "(--max-files)."
             )
+        if self.share is not None and not 0 < self.share <= 1:
+            raise UsageError(f"--client-share {self.share:g} is no share. Give one above 0 and at most 1.")
 
     @property
     def is_local(self) -> bool:
         """Only this machine reaches it."""
         return self.host in LOOPBACK
+
+    @property
+    def client_share(self) -> float:
+        """What one client may have of what is there for all.
+
+        On loopback without keys or a proxy that is believed, all have one address, and a share would be one for all.
+        """
+        if self.share is not None:
+            return self.share
+        return 1.0 if self.is_local and self.keys is None and self.proxy is None else 0.5
 
     @property
     def max_body(self) -> int:

@@ -27,7 +27,7 @@ import uvicorn
 from running_service import picture, serving
 
 from mai.pipeline import ScanSettings
-from mai.serve import fetch, room
+from mai.serve import fetch, keys, room
 from mai.serve.app import make_app
 from mai.serve.connections import HEADERS_S, Impatient
 from mai.serve.limits import Pace
@@ -82,15 +82,22 @@ def listening(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     loop: HeldLoop | None = None,
+    apps: list[Any] | None = None,
     **settings: Any,
 ) -> Iterator[tuple[str, int]]:
-    """A service in this process, so that its disk can be ours, and its clock: where it listens."""
+    """A service in this process, so that its disk can be ours, and its clock: where it listens.
+
+    The application is added to `apps`.
+    """
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     told = ServeSettings(
         ScanSettings(("metadata",)), n_workers=1, data=tmp_path / "data", keep_s=60.0, **settings
     )
-    server = uvicorn.Server(uvicorn.Config(make_app(told), http=Impatient, port=0, log_level="warning"))
+    app = make_app(told)
+    if apps is not None:
+        apps.append(app)
+    server = uvicorn.Server(uvicorn.Config(app, http=Impatient, port=0, log_level="warning"))
 
     def run() -> None:
         with asyncio.Runner(loop_factory=None if loop is None else lambda: loop) as runner:
@@ -229,6 +236,79 @@ def test_an_upload_that_finds_no_more_room_in_the_middle_is_told(
         assert "has 3" in told["message"]
         assert answer_of(first)[0] == 422
         wait_until(lambda: not used(tmp_path / "tmp"))
+
+
+def test_one_client_has_its_share_of_the_room(
+    tmp_path: Path, disk: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A half of 8 MiB is one key's: also of what its waiting jobs have. The other's is not touched."""
+    file = tmp_path / "keys"
+    one, two = (f"X-API-Key: {keys.make(file, name)}" for name in ("one", "two"))
+    with listening(tmp_path, monkeypatch, keys=file, max_job_bytes=4 * MIB) as address:
+        disk["free"] = used(tmp_path) + room.KEPT_BYTES + 8 * MIB
+        fills = asks(address, "/v1/scan", CHUNKED, one, body=chunk(bytes(3 * MIB)))
+        wait_until(lambda: bodies(tmp_path) == [3 * MIB])
+        for framing, body in ((f"Content-Length: {2 * MIB}", b""), (CHUNKED, chunk(bytes(2 * MIB)))):
+            more = asks(address, "/v1/scan", framing, one, "Connection: close", body=body)
+            status, headers, told = answer_of(more)
+            assert (status, told["error"], headers["retry-after"]) == (429, "client_share", "10")
+            assert "may take 4 MiB" in told["message"]
+            assert "uploads and waiting jobs have 3" in told["message"]
+        other = asks(
+            address, "/v1/scan", CHUNKED, two, "Connection: close", body=chunk(bytes(4 * MIB - MIB // 2))
+        )
+        other.sendall(b"0\r\n\r\n")
+        assert answer_of(other)[0] == 422  # it was taken, and is no picture
+        fills.close()
+        wait_until(lambda: not bodies(tmp_path))
+        alone = asks(address, "/v1/scan", f"Content-Length: {5 * MIB}", one, "Connection: close")
+        status, _, told = answer_of(alone)
+        assert (status, told["error"]) == (429, "client_share")
+        assert "this one is larger. Send less at a time" in told["message"]
+        again = asks(
+            address, "/v1/scan", CHUNKED, one, "Connection: close", body=chunk(bytes(4 * MIB - MIB // 2))
+        )
+        again.sendall(b"0\r\n\r\n")
+        assert answer_of(again)[0] == 422
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="stops a worker")
+def test_a_waiting_job_counts_in_its_clients_room(
+    tmp_path: Path, disk: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys"
+    one, two = ({"X-API-Key": keys.make(file, name)} for name in ("one", "two"))
+    apps: list[Any] = []
+    told = {"keys": file, "max_job_bytes": 4 * MIB, "timeout_s": 600.0}
+    with listening(tmp_path, monkeypatch, apps=apps, **told) as address:
+        url = f"http://{address[0]}:{address[1]}/v1/jobs"
+        desk = apps[0].state.service.desk
+        wait_until(lambda: desk.n_ready == 1, 300)
+        disk["free"] = used(tmp_path) + (4 + 8) * MIB
+
+        def send(headers: dict[str, str], n_bytes: int) -> httpx.Response:
+            body = picture() + bytes(n_bytes)
+            return httpx.post(url, content=body, headers=headers, timeout=60, trust_env=False)
+
+        os.kill(desk.pids[0], signal.SIGSTOP)
+        try:
+            first = send(one, 3 * MIB)
+            assert first.status_code == 202, first.text
+            second = send(one, 2 * MIB)
+            assert (second.status_code, second.json()["error"]) == (429, "client_share"), second.text
+            assert "waiting jobs have 3" in second.json()["message"]
+            assert send(two, 2 * MIB).status_code == 202
+        finally:
+            os.kill(desk.pids[0], signal.SIGCONT)
+        job = f"{url}/{first.json()['id']}"
+
+        def is_over() -> bool:
+            asked: dict[str, Any] = httpx.get(job, headers=one, timeout=60, trust_env=False).json()
+            return asked["state"] == "finished"
+
+        wait_until(is_over, 120)
+        wait_until(lambda: not bodies(tmp_path), 120)
+        assert send(one, 3 * MIB).status_code == 202
 
 
 class Site(BaseHTTPRequestHandler):
