@@ -154,22 +154,31 @@ def _page(stream: TextIO, scanner: Scanner, has_posterior: bool) -> Writer:
     )
 
 
+def counts(tally: Tally) -> str:
+    """How many images there are, and how many of each label."""
+    from mai.report.words import LABELS
+
+    told = [f"{n:,} {LABELS[label]}" for label in LABELS if (n := tally.labels.get(label))]
+    if tally.n_failed:
+        told.append(f"{tally.n_failed:,} not judged")
+    return f"{tally.n:,} {'image' if tally.n == 1 else 'images'}: {', '.join(told)}."
+
+
 def say_summary(writer: Writer, scanner: Scanner, tally: Tally) -> None:
-    """Counts, and the operating point in plain words."""
+    """Counts, and, where anything was judged, the operating point in plain words."""
     from mai.report.layers import not_asked
     from mai.report.terminal import Table
     from mai.report.text import Explained
-    from mai.report.words import LABELS, operating_point
+    from mai.report.words import operating_point
 
     if not isinstance(writer, Table | Explained):
         return
     if isinstance(writer, Explained):
         writer.list("Not checked:", not_asked(scanner.detectors))
-    counts = [f"{n} {LABELS[label]}" for label in LABELS if (n := tally.labels.get(label))]
-    if tally.n_failed:
-        counts.append(f"{tally.n_failed} not judged")
     writer.say("")
-    writer.say(f"{tally.n} {'image' if tally.n == 1 else 'images'}: {', '.join(counts)}.")
+    writer.say(counts(tally))
+    if tally.n == tally.n_failed:
+        return
     if scanner.thresholds and scanner.measured:
         writer.say(operating_point(scanner.thresholds, scanner.measured.table))
     writer.say("A verdict is a signal, not proof.")

@@ -97,7 +97,7 @@ def _where(image: Path, output: Path | None, form: str | None) -> tuple[Path, st
     """Where the report goes and as what.
 
     Raises:
-        UsageError: it would take the place of the picture, or a folder was named.
+        UsageError: it would take the place of the picture, a folder was named, or the ending says no format.
     """
     from mai.errors import UsageError
     from mai.images.find import display
@@ -112,7 +112,13 @@ def _where(image: Path, output: Path | None, form: str | None) -> tuple[Path, st
         output = Path(f"{image.name or 'image'}.mai.{form or 'html'}")
     elif output.exists() and image.exists() and output.samefile(image):
         raise UsageError(f"{output} is the image itself. Give another --output.")
-    return output, form or SUFFIXES.get(output.suffix.lower(), "html")
+    ending = output.suffix.lower()
+    if form is None and ending and ending not in SUFFIXES:
+        raise UsageError(
+            f"--output {output}: a report is no '{ending}' file. Endings: {', '.join(SUFFIXES)}; for another one say "
+            "--html or --json."
+        )
+    return output, form or SUFFIXES.get(ending, "html")
 
 
 def _write(case: Case, output: Path, form: str) -> None:
@@ -153,6 +159,7 @@ def _print(case: Case, output: Path) -> None:
     verdict = case.record.verdict
     if verdict and verdict.thresholds and case.measured:
         told.say(words.operating_point(verdict.thresholds, case.measured.table))
+        told.say("")
     told.list("Not checked:", layers.unchecked(case.record.evidence, case.settings["detectors"]))
     told.say("")
     told.say(f"Report: {display(str(output))}")

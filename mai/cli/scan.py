@@ -177,7 +177,7 @@ def command(
     Exit codes: 0 all judged, 1 some were not, 2 wrong use, 3 a label of --fail-on was given.
     """
     from mai.cache import default_file
-    from mai.cli._scan_forms import choose_form, make_writer, open_stream, output_among, say_summary
+    from mai.cli._scan_forms import choose_form, counts, make_writer, open_stream, output_among, say_summary
     from mai.images.decode import Limits
     from mai.images.find import find
     from mai.pipeline import Scanner
@@ -258,6 +258,8 @@ def command(
             if is_stopped:
                 _say_stopped(progress, tally, f" {output} holds their rows." if output and tally.n else "")
     progress.end(tally)
+    if tally.n > tally.n_before and output is not None and str(output) != "-":
+        progress.say(f"{output}: {counts(tally)}")
     if not tally.n and not quiet:
         click.echo(
             "mai: Nothing to judge: no file there is an image by its name or its first bytes.", err=True
@@ -363,7 +365,10 @@ def _say_finished(output: Path, tally: Tally, progress: Progress) -> None:
     for row in rows_of(output):
         tally.count(row["label"] or "none", 1)
     tally.n_before = tally.n
-    progress.say(f"{output} is finished; nothing is left to do.")
+    progress.say(
+        f"{output} is finished; nothing is left to do. For files that came since, or other options, leave out "
+        "--resume: what was seen before comes from the cache."
+    )
 
 
 def _refuse_to_overwrite(output: Path | None, paths: tuple[str, ...]) -> None:

@@ -99,7 +99,8 @@ def fit_platt(logits: ArrayLike, labels: ArrayLike, n_steps: int = 100) -> Calib
     slope = float(theta[0]) / scale
     if slope <= 0:
         raise DataError(
-            "On the calibration set the logit does not rise with the label: it cannot be calibrated."
+            "On the calibration set the logit does not rise with the label, so it cannot be calibrated: the network "
+            "tells nothing there. Train it longer or on more pictures, and look at the set: mai data audit."
         )
     return Calibration(slope, float(theta[1]) - slope * mean)
 

@@ -49,12 +49,15 @@ def rows_of(path: Path) -> Iterator[Row]:
     try:
         for row in reader(path):
             if not isinstance(row, dict) or not {"path", "status", "label", "score"} <= row.keys():
-                raise KeyError("path, status, label, score")
+                raise ValueError("a row lacks path, status, label or score")
             if row["score"] is not None and not 0 <= float(row["score"]) <= 1:
                 raise ValueError(f"a score of {row['score']}")
             yield row
     except (ValueError, KeyError, TypeError, OSError, sqlite3.Error) as error:
-        raise UsageError(f"'{path}' is no scan of MAI: {error}") from error
+        lack = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise UsageError(
+            f"'{path}' is no scan of MAI: {lack}. Give what `mai scan --output FILE` wrote."
+        ) from error
 
 
 def _jsonl(path: Path) -> Iterator[Row]:

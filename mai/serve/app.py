@@ -355,7 +355,7 @@ async def _wrong_value(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"][1:]) or "request"
     await drain(request)
-    return Refusal("wrong_value", f"The value of '{where}' cannot be: {first['msg']}.").response()
+    return Refusal("wrong_value", f"The value of '{where}' is not allowed: {first['msg']}.").response()
 
 
 async def _http(request: Request, error: Exception) -> Response:

@@ -82,7 +82,8 @@ def run(app: FastAPI, settings: ServeSettings, *, is_quiet: bool = False) -> int
     if not is_quiet:
         shown = f"[{host}]" if ":" in host else host
         print(
-            f"mai serve: http://{shown}:{port}/ (page), /docs (interface); {settings.n_workers} workers. "
+            f"mai serve: http://{shown}:{port}/ (page), /docs (interface); {settings.n_workers} "
+            f"{'worker' if settings.n_workers == 1 else 'workers'}. "
             "Ctrl-C stops it.",
             file=sys.stderr,
             flush=True,

@@ -50,7 +50,11 @@ def test_the_ending_or_an_option_sets_the_form(mai, image, pixel, tmp_path) -> N
     assert case["record"]["label"] == "synthetic"
     assert case["settings"]["weights"] == str(pixel)
     assert len(case["heat_maps"]) == 1
-    assert mai(*common, tmp_path / "odd.txt").code == 0
+    odd = mai(*common, tmp_path / "odd.pdf")
+    assert odd.code == 2
+    assert ".html, .htm, .json" in odd.err
+    assert not (tmp_path / "odd.pdf").exists()
+    assert mai(*common, tmp_path / "odd.txt", "--html").code == 0
     assert (tmp_path / "odd.txt").read_text().startswith("<!doctype html>")
     assert json.loads(mai(*common, "-", "--json").out)["file"]["bytes"] == image.stat().st_size
     assert mai(*common, "-").out.startswith("<!doctype html>")

@@ -97,7 +97,8 @@ def test_a_file_behind_a_format_is_the_output(
     """`mai scan X --html out.html`, as people write it."""
     target = tmp_path / f"out.{form}"
     ran = mai("scan", folder, f"--{form}", target, "--weights", resnet)
-    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    assert (ran.code, ran.out) == (0, "")
+    assert ran.err == f"mai: {target}: 3 images: 1 likely AI-generated, 1 no sign of AI, 1 cannot tell.\n"
     text = target.read_text()
     assert text.startswith(begins)
     assert text.count(str(folder / "b.jpg")) >= 1
@@ -158,6 +159,12 @@ def test_bad_files_are_rows_with_a_sentence_and_exit_code_1(mai, folder, resnet)
     assert all(line.startswith(f"mai: {folder}") for line in ran.err.splitlines())
     quiet = mai("scan", folder, "--weights", resnet, "--quiet")
     assert (quiet.code, quiet.err) == (1, "")
+
+
+def test_where_nothing_was_judged_no_threshold_is_told(mai, tmp_path: Path, resnet: Path) -> None:  # type: ignore[no-untyped-def]
+    ran = mai("scan", tmp_path / "none.jpg", "--weights", resnet)
+    assert ran.code == 1
+    assert ran.out.endswith("1 image: 1 not judged.\n")
 
 
 def test_fail_on_goes_before_1(mai, folder: Path, resnet: Path) -> None:  # type: ignore[no-untyped-def]

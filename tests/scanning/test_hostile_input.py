@@ -32,6 +32,13 @@ def test_rows_that_are_none_are_refused(name: str, text: str, tmp_path: Path) ->
         summarise(rows_of(file))
 
 
+def test_a_table_that_is_no_scan_is_told_what_it_lacks(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    table.write_text("file,label\na.jpg,synthetic\n")
+    with pytest.raises(UsageError, match=r"is no scan of MAI: it has no 'score'\. Give what `mai scan"):
+        summarise(rows_of(table))
+
+
 def test_any_name_of_a_database_is_read(tmp_path: Path) -> None:
     file = tmp_path / "a#b?c%20.sqlite"
     with sqlite3.connect(file) as base:

@@ -157,11 +157,15 @@ def test_resume_with_nothing_there_starts_and_finished_is_finished(
     tmp_path: Path, pictures: Path, weights: Path
 ) -> None:
     output = tmp_path / "out.jsonl"
-    scan(pictures, "--weights", weights, "--output", output, "--resume")
+    told = scan(pictures, "--weights", weights, "--output", output, "--resume").stderr
     assert len(rows(output)) == N + 2
+    assert told.splitlines()[-1].startswith(f"mai: {output}: {N + 2} images: ")
+    assert told.splitlines()[-1].endswith(", 2 not judged.")
     before = output.stat().st_mtime_ns
     base = [pictures, "--weights", weights, "--output", output, "--resume"]
-    assert "nothing is left" in scan(*base, code=1).stderr  # two files were not judged
+    told = scan(*base, code=1).stderr  # two files were not judged
+    assert "nothing is left" in told
+    assert "leave out --resume" in told
     assert scan(*base, "--fail-on", "synthetic", code=3)
     assert output.stat().st_mtime_ns == before
     # As kill -9 leaves it between the last rename and the end.
