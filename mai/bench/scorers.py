@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from mai.errors import UsageError, require
+from mai.errors import UnknownNameError, UsageError, require
 
 if TYPE_CHECKING:
     from mai.types import Pixels
@@ -77,7 +77,8 @@ class NetworkScorer:
         from mai.verdict.decide import Policy, thresholds
         from mai.weights.session import open_session
 
-        weights = weights_on_disk.load(folder or weights_on_disk.latest(name))
+        is_one = name in weights_on_disk.available()  # pixel_v1_0, say, and not a family
+        weights = weights_on_disk.load(folder or (name if is_one else weights_on_disk.latest(name)))
         point = thresholds(weights, Policy())
         key = f"{weights.name}:{weights.config['sha256'][:16]}:{weights.preprocessing}"
         assert point.synthetic is not None  # the default operating point has both
@@ -162,6 +163,7 @@ def load(spec: str) -> Scorer:
 
     Raises:
         UsageError: it is none of these kinds, or has no score.
+        UnknownNameError: no network of that name.
     """
     if spec.startswith("python:"):
         return _python(spec)
@@ -183,6 +185,8 @@ def load(spec: str) -> Scorer:
                 f"The detector '{name}' gives statements, not scores of pixels; the benchmark measures networks: "
                 f"{', '.join(sorted(architectures))}, or NAME=WEIGHTS_FOLDER."
             )
+    elif not folder and name not in (known := {*weights_on_disk.families(), *weights_on_disk.available()}):
+        raise UnknownNameError("network", name, known)
     return NetworkScorer.load(name, folder or None)
 
 

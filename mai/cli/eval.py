@@ -65,6 +65,25 @@ def command(weights: str, data: str, split: str | None, output: Path | None, as_
     click.echo(json.dumps(result, indent=1) if as_json else as_text(result))
 
 
+LEAST = 20
+"""Pictures that a group needs to have a line of its own."""
+
+
+def _groups_as_text(kind: str, groups: list[dict[str, Any]]) -> list[str]:
+    """A line a group of at least LEAST pictures."""
+    large = [g for g in groups if g["n"] >= LEAST]
+    if not large:
+        return [f"aligned, per {kind}: none has {LEAST} pictures"]
+    lines = [f"aligned, per {kind} ({LEAST} or more): called synthetic, AUROC against the other class"]
+    for g in large:
+        area = g.get("auroc_against_other_class")
+        lines.append(
+            f"  {g['name'][:44]:46}{g['label']:11}{g['n']:5}  {g['called_synthetic']:.2f}  "
+            + (f"{area:.2f}" if area is not None else "-")
+        )
+    return lines
+
+
 def as_text(result: dict[str, Any]) -> str:
     """The figures as lines for a terminal."""
     from mai.training.shipping import FIGURES
@@ -81,17 +100,7 @@ def as_text(result: dict[str, Any]) -> str:
             + "".join(f"{f'{v[0]:.3f} [{v[1]:.3f}, {v[2]:.3f}]' if v else '-':24}" for v in cells)
         )
     for name in ("generators", "sources", "contents"):
-        lines += [
-            "",
-            f"aligned, per {name[:-1]} (20 or more): called synthetic, AUROC against the other class",
-        ]
-        for g in result["aligned"][name]:
-            if g["n"] >= 20:
-                area = g.get("auroc_against_other_class")
-                lines.append(
-                    f"  {g['name'][:44]:46}{g['label']:11}{g['n']:5}  {g['called_synthetic']:.2f}  "
-                    + (f"{area:.2f}" if area is not None else "-")
-                )
+        lines += ["", *_groups_as_text(name[:-1], result["aligned"][name])]
     if result["aligned"]["n_broken"]:
         lines.append(f"{result['aligned']['n_broken']} files could not be read and are left out.")
     from mai.report.escape import visible

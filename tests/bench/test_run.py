@@ -167,6 +167,16 @@ def test_a_transformers_classifier_of_a_folder(data: Path, tmp_path: Path) -> No
     assert again["n_measured"] == 24
 
 
+def test_one_version_of_shipped_weights_is_a_network_too() -> None:
+    from mai.bench import scorers
+    from mai.weights import available, families
+
+    for name in [*available(), *families()]:
+        loaded = scorers.load(name)
+        assert isinstance(loaded, scorers.NetworkScorer)
+        assert loaded.weights.name.startswith(name)
+
+
 def test_labels_of_others_are_mapped_by_their_words() -> None:
     from mai.bench.scorers import synthetic_label
 
@@ -182,6 +192,8 @@ def test_sets_that_cannot_be_measured_say_so(data: Path, tmp_path: Path) -> None
         bench("--data", data, "--detectors", "python:mine:nothing")
     with pytest.raises(MaiError, match="gives statements, not scores"):
         bench("--data", data, "--detectors", "metadata")
+    with pytest.raises(MaiError, match="no network named 'pixle'.*Known: .*pixel"):
+        bench("--data", data, "--detectors", "pixle")
     with pytest.raises(MaiError, match="cannot be imported"):
         bench("--data", data, "--detectors", "python:mine:absent")
     with pytest.raises(MaiError, match="no rows for the protocol 'web'"):
