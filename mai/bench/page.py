@@ -85,13 +85,18 @@ def html(report: dict[str, Any], command: str, pictures: Pictures | None = None)
     return "".join(parts)
 
 
+def _short(key: str) -> str:
+    """A detector's key without its view plan, which report.json holds: name and hash of the weights."""
+    return key.partition(":{")[0][:60]
+
+
 def _facts(report: dict[str, Any], command: str) -> str:
     data = report["data"]
     rows = [
         ("command", command),
         ("data", f"{data['name']}, fingerprint {data['fingerprint'][:16]}, {data['n_files']} files"),
         ("left out", f"{len(data['broken'])} files that could not be read" if data["broken"] else "nothing"),
-        ("detectors", ", ".join(f"{n} ({own['key'][:60]})" for n, own in report["detectors"].items())),
+        ("detectors", ", ".join(f"{n} ({_short(own['key'])})" for n, own in report["detectors"].items())),
         ("took", f"{report['seconds']:.0f} seconds, {report['n_measured']:,} new scores"),
         ("memory", f"{report['memory_mb']:.0f} MB at most a process"),
         ("machine", f"{report['machine']}; MAI {report['mai']}"),

@@ -27,6 +27,9 @@ LEAK = 0.6
 Sources differ a little in size and codec by chance; a good set of a few hundred pictures has a floor of .5 to .6.
 """
 
+OPEN = 0.75
+"""No leak was shown, and none is ruled out, where the upper end of that interval lies at or above this AUROC."""
+
 MAX_CHAINED = 4000
 """Pictures of a view that go through the chain: enough for an interval of about .02."""
 
@@ -65,6 +68,17 @@ class ViewLeak:
     def is_leaking(self) -> bool:
         """True if the files as stored give the class away, see LEAK."""
         return self.stored is not None and self.stored.low > LEAK
+
+    @property
+    def doubt(self) -> str | None:
+        """Where no leak was shown, but the sources are too few to say that there is none: a sentence. See OPEN."""
+        if self.stored is None or self.is_leaking or self.stored.high < OPEN:
+            return None
+        name = "the files" if self.view is None else f"the files of view '{self.view}'"
+        return (
+            f"Whether {name} give the class away stays open: with {self.n_sources:,} sources the AUROC may be anything "
+            f"from {self.stored.low:.2f} to {self.stored.high:.2f}. More sources narrow it."
+        )
 
 
 @dataclass(frozen=True, slots=True)

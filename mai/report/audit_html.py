@@ -43,6 +43,7 @@ def audit_html(found: Audit) -> str:
     """One self-contained page: no script, nothing is fetched, all text of the set is escaped."""
     counts = found.labelled.counts()
     verdict = '<p class="good">Clean: nothing was found that spoils training or figures.</p>'
+    verdict += "".join(f"<p>{_text(view.doubt)}</p>" for view in found.views if view.doubt)
     if not found.is_clean:
         said = "".join(f"<li>{_text(finding)}</li>" for finding in found.findings)
         verdict = f'<p class="bad">Not clean</p><ul>{said}</ul>'

@@ -33,6 +33,7 @@ def _lines(found: Audit) -> Iterator[str]:
     yield ""
     if found.is_clean:
         yield "Clean: nothing was found that spoils training or figures."
+        yield from (view.doubt for view in found.views if view.doubt)
         n = sum(repeat.is_across_labels for repeat in found.repeats)
         if n:
             yield f"Look at the {n:,} groups of duplicates across labels: pairs made on purpose, or a wrong label?"

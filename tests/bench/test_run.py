@@ -192,7 +192,7 @@ def test_sets_that_cannot_be_measured_say_so(data: Path, tmp_path: Path) -> None
         bench("--data", data, "--detectors", "python:mine:nothing")
     with pytest.raises(MaiError, match="gives statements, not scores"):
         bench("--data", data, "--detectors", "metadata")
-    with pytest.raises(MaiError, match="no network named 'pixle'.*Known: .*pixel"):
+    with pytest.raises(MaiError, match=r"no network named 'pixle'.*Known: .*pixel"):
         bench("--data", data, "--detectors", "pixle")
     with pytest.raises(MaiError, match="cannot be imported"):
         bench("--data", data, "--detectors", "python:mine:absent")

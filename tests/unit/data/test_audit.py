@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from click.testing import CliRunner
 from PIL import Image, ImageFilter
 
 from mai.cli.data import command
-from mai.data.audit import LEAK, audit
+from mai.data.audit import LEAK, OPEN, audit
 from mai.data.facts import jpeg_quality, read_facts
 from mai.data.floor import auroc, columns_of, floor
 from mai.data.sources import read_set
 from mai.images.decode import from_bytes
+from mai.measure.metrics import Interval
 from mai.report.audit_html import audit_html
 from mai.report.audit_text import audit_text
 
@@ -69,6 +71,15 @@ def test_a_fair_set_is_clean_and_exits_0(fair: Path) -> None:
     assert view.n_chained == 40 and view.chained is not None and view.chained.low <= LEAK
     result = CliRunner().invoke(command, ["audit", str(fair), "--quiet", "--no-chain"])
     assert result.exit_code == 0 and "Clean:" in result.stdout
+    assert (view.stored.high >= OPEN) == ("stays open: with 20 sources" in result.stdout)
+
+
+def test_few_sources_leave_a_leak_open(fair: Path) -> None:
+    (view,) = audit(read_set(fair), with_chain=False).views
+    wide = replace(view, stored=Interval(0.6, 0.4, 0.8), n_sources=7)
+    assert wide.doubt is not None and "with 7 sources" in wide.doubt and "from 0.40 to 0.80" in wide.doubt
+    assert replace(view, stored=Interval(0.5, 0.4, 0.6)).doubt is None
+    assert replace(view, stored=Interval(0.9, 0.8, 1.0)).doubt is None  # a leak, told as that
 
 
 def test_png_against_jpeg_leaks_as_stored_and_not_after_the_chain(tmp_path: Path) -> None:
