@@ -28,7 +28,7 @@ def look(detector: Detector, work: Work) -> None:
     image = work.image
     if detector.name in work.evidence:  # known from the cache
         return
-    if image is None or (detector.needs == "pixels" and image.pixels is None):
+    if image is None or (detector.needs == "pixels" and not image.is_decoded):
         return
     start = perf_counter()
     work.evidence[detector.name] = _ask(detector, image)

@@ -11,7 +11,7 @@ for a bad image: that is a Record with a status and a sentence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from mai import weights as weights_room
 from mai.asking import Work, failed, look, look_together, sentence
 from mai.cache import EvidenceCache
 from mai.choice import DEFAULT, ScanSettings, default_detectors, load_detector
+from mai.detectors.base import least_px
 from mai.errors import ImageError, MaiError, UsageError
 from mai.images import decode as decoding
 from mai.images.decode import Limits
@@ -163,7 +164,9 @@ class Scanner:
         record = self._record(work)
         if not self.settings.thumbnails or work.image is None or work.error is not None:
             return record
-        pixels = self.pixels(work.image)
+        pixels = next(iter(work.image.reduced.values()), None)
+        if pixels is None:
+            pixels = self.pixels(work.image)
         return record if pixels is None else replace(record, thumbnail=jpeg(pixels, THUMBNAIL_PX))
 
     def statements(self, source: Source) -> Record:
@@ -248,7 +251,7 @@ class Scanner:
     def _rows(self, works: list[Work]) -> Iterator[Record]:
         """Rows of pictures that a network looks at together."""
         for name, detector in self.detectors.items():
-            todo = [w for w in works if name not in w.evidence and w.image and w.image.pixels is not None]
+            todo = [w for w in works if name not in w.evidence and w.image and w.image.is_decoded]
             if detector.kind == "network" and len(todo) > 1:
                 look_together(detector, todo)
             for work in works:
@@ -272,7 +275,7 @@ class Scanner:
                 and len(work.evidence) < len(self.detectors)
             ):
                 start = perf_counter()
-                work.image = decoding.decode(work.image, self.settings.limits)
+                work.image = self._decoded(work.image, work.evidence)
                 work.seconds["decode"] = perf_counter() - start
         except ImageError as error:
             work.error = error
@@ -283,6 +286,20 @@ class Scanner:
         except Exception as error:  # a reader's own mistake must not stop the scan; it is told in the row
             work.error = ImageError("unsupported", f"Reading failed unexpectedly: {sentence(error)}")
         return work
+
+    def _decoded(self, image: Image, known: Container[str]) -> Image:
+        """The image with the pixels that its detectors need: all, or those of a JPEG at a part of their size.
+
+        Raises:
+            ImageError: as decode.
+        """
+        eyes = [d for name, d in self.detectors.items() if d.needs == "pixels" and name not in known]
+        asked = [least_px(detector, image) for detector in eyes]
+        reductions = {decoding.reduction(image, least) for least in asked if least}
+        for n in sorted(reductions - {1}):
+            image = decoding.decode_reduced(image, self.settings.limits, n)
+        needs_all = None in asked or not reductions or 1 in reductions
+        return decoding.decode(image, self.settings.limits) if needs_all else image
 
     def _remember(self, work: Work) -> None:
         """Take from the cache what is known of these bytes."""

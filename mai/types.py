@@ -96,13 +96,20 @@ class Image:
         path: how people call it (a path, `shard.tar::member.jpg`, `<bytes>`), display form, not opened again.
         info: header facts.
         data: the encoded bytes, for detectors that read what the file says; None for pixels in memory.
-        pixels: uint8 RGB (H, W, 3) 0..255, sRGB, upright; None until decoded.
+        pixels: uint8 RGB (H, W, 3) 0..255, sRGB, upright; None until decoded, or where nobody needs all of them.
+        reduced: the same, decoded at one of so many of its sides: 2, 4 or 8; of a JPEG only.
     """
 
     path: str
     info: ImageInfo
     data: bytes | None
     pixels: Pixels | None
+    reduced: Mapping[int, Pixels] = field(default_factory=dict)
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether a detector that looks at pixels has any to look at."""
+        return self.pixels is not None or bool(self.reduced)
 
 
 @dataclass(frozen=True, slots=True)

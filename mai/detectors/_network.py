@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mai import weights as weights_on_disk
 from mai.detectors.base import DetectorSettings, Kind, Needs
 from mai.errors import WeightsError
+from mai.images.decode import reduction
 from mai.images.views import ViewPlan, by_side, native_boxes, native_views, whole_boxes, whole_views
 from mai.types import Evidence, HeatMap, Image
 from mai.weights.session import open_session
@@ -53,10 +54,10 @@ class NetworkDetector:
         views: list[Pixels] = []
         parts: list[tuple[int, int, str | None]] = []
         for image in images:
-            problem = self._unfit(image)
-            whole = [] if problem == "no pixels" else whole_views(_pixels(image), self.plan)
-            has_native = problem != "no pixels" and self.plan.asks_native
-            native = native_views(_pixels(image), self.plan) if has_native else []
+            pixels = self._seen(image)
+            problem = self._unfit(pixels)
+            whole = [] if pixels is None else whole_views(pixels, self.plan)
+            native = native_views(pixels, self.plan) if pixels is not None and self.plan.asks_native else []
             parts.append((len(whole), len(native), problem))
             views += whole + native
         logits = np.empty(len(views), np.float32)
@@ -76,9 +77,9 @@ class NetworkDetector:
 
         Empty where the network has no map, or where it would not judge the picture.
         """
-        if "patches" not in self.session.outputs or self._unfit(image):
+        pixels = image.pixels
+        if "patches" not in self.session.outputs or pixels is None or self._unfit(pixels):
             return []
-        pixels = _pixels(image)
         height, width = pixels.shape[:2]
         boxes = [("whole", box) for box in whole_boxes(height, width, self.plan)]
         views = whole_views(pixels, self.plan)
@@ -95,13 +96,23 @@ class NetworkDetector:
             for i, (kind, box) in enumerate(boxes)
         ]
 
-    def _unfit(self, image: Image) -> str | None:
-        if image.pixels is None:
+    def least_px(self, image: Image) -> int | None:
+        """Short side that it needs of a picture, see ViewPlan.least_px."""
+        return self.plan.least_px
+
+    def _seen(self, image: Image) -> Pixels | None:
+        """What its views are cut from. Always the same of one file, whoever else looks at it: a score must not hang
+        on the other detectors."""
+        least = self.plan.least_px
+        return image.reduced.get(reduction(image, least), image.pixels) if least else image.pixels
+
+    def _unfit(self, pixels: Pixels | None) -> str | None:
+        if pixels is None:
             return "no pixels"
-        height, width = image.pixels.shape[:2]
+        height, width = pixels.shape[:2]
         if min(height, width) < self.plan.min_side_px:
             return f"the picture is {width} x {height} pixels; below {self.plan.min_side_px} nothing was measured"
-        if float(image.pixels[:: max(1, height // 64), :: max(1, width // 64)].std()) < FLAT:
+        if float(pixels[:: max(1, height // 64), :: max(1, width // 64)].std()) < FLAT:
             return "the picture is all but one colour"
         return None
 
@@ -127,12 +138,6 @@ class NetworkDetector:
         return Evidence(
             self.name, self.weights, logit=round(logit, 6), score=round(score, 6), note=note, details=details
         )
-
-
-def _pixels(image: Image) -> Pixels:
-    if image.pixels is None:
-        raise ValueError(f"{image.path} was not decoded")
-    return image.pixels
 
 
 def read_plan(values: Mapping[str, Any]) -> ViewPlan:

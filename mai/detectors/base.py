@@ -8,6 +8,7 @@
         def __init__(self, settings: DetectorSettings) -> None: ...
         weights: str | None
         def look(self, images: Sequence[Image]) -> list[Evidence]: ...
+        def least_px(self, image: Image) -> int | None: ...          # may be missing, see least_px below
 
 `look` returns one Evidence for each image, in order, and raises nothing for a bad image: it answers with
 status `failed` and a note. Detectors never import one another and never decide.
@@ -62,6 +63,17 @@ class Detector(Protocol):
     def look(self, images: Sequence[Image]) -> list[Evidence]:
         """One Evidence an image, in order."""
         ...
+
+
+def least_px(detector: Detector, image: Image) -> int | None:
+    """Short side in pixels that a detector needs of a picture that is not decoded yet.
+
+    Returns:
+        None: all pixels (so does every detector without a `least_px` of its own); 0: none of this one.
+    """
+    ask = getattr(detector, "least_px", None)
+    found: int | None = ask(image) if ask is not None else None
+    return found
 
 
 def names() -> list[str]:

@@ -104,17 +104,16 @@ class Detector:
         """One Evidence an image."""
         return [self._look(image) for image in images]
 
+    def least_px(self, image: Image) -> int | None:
+        """None, or 0 where no watermark is looked for."""
+        return 0 if _why_not(image) else None
+
     def _look(self, image: Image) -> Evidence:
+        not_worth_it = _why_not(image)
+        if not_worth_it:
+            return Evidence(self.name, status="skipped", note=not_worth_it, details=_NOTHING)
         if image.pixels is None:
             return Evidence(self.name, status="failed", note="The image has no pixels to look at.")
-        height, width = image.pixels.shape[:2]
-        if height * width < MIN_PIXELS:
-            note = f"Too small: {width} x {height} pixels are fewer than 256 x 256 and carry no watermark."
-            return Evidence(self.name, status="skipped", note=note, details=_NOTHING)
-        quality = jpeg_quality(image.data) if image.data else None
-        if quality is not None and quality <= MAX_LOST_QUALITY:
-            note = f"A JPEG of quality {quality} carries no watermark any more."
-            return Evidence(self.name, status="skipped", note=note, details=_NOTHING)
         scores = block_bits(image.pixels)
         for message in MESSAGES:
             n_match = matching(read_bits(scores, len(message.bits)), message.bits)
@@ -143,6 +142,17 @@ class Detector:
             f"(by chance {p:.1g}). Anybody can write this watermark into a picture."
         )
         return Evidence(self.name, note=note, details=details)
+
+
+def _why_not(image: Image) -> str | None:
+    """Why no watermark is looked for in a picture, if it is so."""
+    height, width = (image.info.height, image.info.width) if image.pixels is None else image.pixels.shape[:2]
+    if height * width < MIN_PIXELS:
+        return f"Too small: {width} x {height} pixels are fewer than 256 x 256 and carry no watermark."
+    quality = jpeg_quality(image.data) if image.data else None
+    if quality is not None and quality <= MAX_LOST_QUALITY:
+        return f"A JPEG of quality {quality} carries no watermark any more."
+    return None
 
 
 def jpeg_quality(data: bytes) -> int | None:

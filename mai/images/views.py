@@ -11,6 +11,7 @@ Only numpy and Pillow: a plain install uses it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -60,6 +61,17 @@ class ViewPlan:
     def asks_native(self) -> bool:
         """Whether native views count where there is a whole one; where not, they are for rows that are crops alone."""
         return self.n_native > 0 and (self.whole_weight < 1 or not self.n_whole)
+
+    @property
+    def least_px(self) -> int | None:
+        """Short side in pixels at which a picture may be decoded for these views; None: at its own, all count.
+
+        The whole view alone is made small anyway; from GAP times its side on, the first step of that may be the
+        decoder's.
+        """
+        if self.asks_native or self.n_whole != 1 or self.whole_share <= 0:
+            return None
+        return math.ceil(GAP * self.side("whole") / self.whole_share)
 
     def combine(self, whole: ArrayLike, native: ArrayLike) -> float:
         """One logit a picture from the logits of its views: the mean of each kind, weighted.

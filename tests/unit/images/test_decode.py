@@ -18,7 +18,7 @@ from PIL import ImageCms
 
 from mai.errors import ImageError, UsageError
 from mai.images import colour as colours
-from mai.images.decode import Limits, decode, from_array, from_bytes, from_pil
+from mai.images.decode import Limits, decode, decode_reduced, from_array, from_bytes, from_pil, reduction
 from mai.types import Image
 
 # Largest difference to the picture that was encoded, in levels: a lossy codec's own.
@@ -475,3 +475,44 @@ def test_decoding_costs_no_more_than_pillow_itself() -> None:
             way()  # type: ignore[operator]
             taken.append(time.perf_counter() - start)
     assert np.median(times[ours]) <= 1.3 * np.median(times[bare])
+
+
+def test_a_jpeg_at_a_part_of_its_size() -> None:
+    """As near to the whole one made small as the views' own first step is; the facts stay those of the file."""
+    coarse = Pil.fromarray(np.random.default_rng(0).integers(0, 256, (12, 9, 3), np.uint8))
+    exif = Pil.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    coarse.resize((904, 1200), Pil.Resampling.BICUBIC).save(stream, "JPEG", quality=90, exif=exif)
+    image = from_bytes(stream.getvalue())
+    assert (image.info.width, image.info.height) == (1200, 904)
+    found = [reduction(image, least) for least in (113, 114, 226, 227, 452, 453, 2000)]
+    assert found == [8, 4, 4, 2, 2, 1, 1]
+    whole = decode(image).pixels
+    assert whole is not None
+    for n in (2, 4, 8):
+        small = decode_reduced(image, reduction=n)
+        assert small.pixels is None
+        assert small.is_decoded
+        assert small.info == image.info
+        assert small.reduced[n].shape == (904 // n, 1200 // n, 3)
+        means = np.asarray(Pil.fromarray(whole).reduce(n), np.int16)
+        assert np.abs(small.reduced[n].astype(np.int16) - means).mean() < 1.5
+        assert decode_reduced(small, reduction=n) is small
+
+
+def test_what_is_no_jpeg_file_is_not_decoded_smaller() -> None:
+    stream = io.BytesIO()
+    Pil.new("RGB", (900, 900), "red").save(stream, "PNG")
+    assert reduction(from_bytes(stream.getvalue()), 64) == 1
+    assert reduction(from_array(np.zeros((900, 900, 3), np.uint8)), 64) == 1
+
+
+def test_a_jpeg_that_breaks_off_is_truncated_at_any_size() -> None:
+    stream = io.BytesIO()
+    Pil.fromarray(np.random.default_rng(0).integers(0, 256, (800, 800, 3), np.uint8)).save(stream, "JPEG")
+    image = from_bytes(stream.getvalue()[: len(stream.getvalue()) // 2])
+    for n in (2, 4, 8):
+        with pytest.raises(ImageError) as caught:
+            decode_reduced(image, reduction=n)
+        assert caught.value.status == "truncated"
