@@ -275,7 +275,7 @@ def _histogram(own: dict[str, Any], name: str, figure: Figure) -> None:
 
 def _sweep_plots(report: dict[str, Any]) -> str:
     names = report["plan"]["perturbations"]
-    curves = _png(partial(_curves, report, names), 11, 4.2)
+    curves = _png(partial(_curves, report, names), 11, 2.8 + _below(names))
     made = [f'<img alt="Robustness" src="{curves}">']
     made += [
         f'<img alt="Generators and perturbations, {page.text(name)}" src="{url}">'
@@ -314,7 +314,12 @@ def _generator_map(report: dict[str, Any], detector: str) -> str | None:
         axes.set_title(f"{detector}: share called synthetic")
         figure.colorbar(image)
 
-    return _png(draw, 10, 1.2 + 0.22 * len(table["generators"]))
+    return _png(draw, 10, 0.9 + 0.22 * len(table["generators"]) + _below(table["perturbations"]))
+
+
+def _below(names: list[str]) -> float:
+    """Height in inches that names of 7 points, turned by 60 degrees, take below a plot."""
+    return 0.2 + 0.052 * max((len(name) for name in names), default=0)
 
 
 def _figure(shown: Shown) -> str:

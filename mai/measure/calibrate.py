@@ -20,9 +20,9 @@ RATES: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.
 """Error rates a table of thresholds is made for, as far as the calibration set resolves them."""
 
 DEFAULT_FPR, DEFAULT_FNR = 0.01, 0.15
-"""Rates of the default operating point. One authentic picture in a hundred may be flagged. 'No sign of AI' may be said of
-fifteen synthetic ones: at ten fewer than half of all pictures get an answer (.45 of the web views with pixel_v1_2, .54 at
-fifteen; docs/log.md)."""
+"""Rates of the default operating point. One authentic picture in a hundred may be flagged. 'No sign of AI' may be said
+of fifteen synthetic ones: at ten fewer than half of all pictures get an answer (.45 of the web views with pixel_v1_2,
+.54 at fifteen; docs/log.md)."""
 
 
 @dataclass(frozen=True, slots=True)
