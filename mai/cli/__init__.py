@@ -11,6 +11,7 @@ from typing import cast
 import click
 
 from mai import __version__
+from mai.cli._group import Group
 from mai.errors import MaiError, MissingExtraError, UsageError
 
 ORDER = (
@@ -29,7 +30,7 @@ ORDER = (
 )
 
 
-class Commands(click.Group):
+class Commands(Group):
     """Commands found by file name: `mai/cli/<name>.py` holds `command`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -50,16 +51,6 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, _headline(name)) for name in self.list_commands(ctx)])
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the nearest command named for an unknown one."""
-        from mai.errors import UnknownNameError
-
-        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
-            raise click.UsageError(str(UnknownNameError("command", args[0], self.list_commands(ctx))))
-        return super().resolve_command(ctx, args)
-
 
 def _headline(name: str) -> str:
     folder = Path(__file__).parent
@@ -70,7 +61,7 @@ def _headline(name: str) -> str:
     return first.split(": ", 1)[-1]
 
 
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Commands)
 @click.version_option(__version__, prog_name="mai")
 def group() -> None:
     """MAI tells AI-generated images from authentic ones and shows the evidence."""

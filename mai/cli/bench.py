@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
+from mai.cli._group import Group
 from mai.cli._leave_out import command as leave_out_command
 
 
-@click.group("bench")
+@click.group("bench", cls=Group)
 def command() -> None:
     """Measure detectors on labelled pictures: native and aligned, perturbed, with floors and intervals."""
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mai.cli._group import Group
+
 if TYPE_CHECKING:
     from mai.data.labelled import LabelledSet
 
 
-@click.group(short_help="Audit, split, import or export a labelled set.")
+@click.group(cls=Group, short_help="Audit, split, import or export a labelled set.")
 def command() -> None:
     """Audit a labelled set, split it, make one of a scan and your corrections, or export it.
 

@@ -10,11 +10,12 @@ from typing import Any
 import click
 
 from mai.cli import _pairs_set
+from mai.cli._group import Group
 from mai.cli._pairs_options import ENGINE, FIRST, OUTPUT, SECOND
 from mai.cli._pairs_passes import begin_first, begin_second, run_captions, run_generation
 
 
-@click.group(short_help="Make pairs of authentic and synthetic images to train on.")
+@click.group(cls=Group, short_help="Make pairs of authentic and synthetic images to train on.")
 def command() -> None:
     """Make pairs of authentic and synthetic images to train on.
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import click
 
+from mai.cli._group import Group
 
-@click.group(short_help="List, show, merge and upload trained weights.")
+
+@click.group(cls=Group, short_help="List, show, merge and upload trained weights.")
 def command() -> None:
     """List and show the weights of this installation; merge and upload those of a folder."""
 

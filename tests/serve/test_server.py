@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from fastapi import FastAPI
 from running_service import Running, picture, serving
 
-from mai.cli.serve import command
+from mai.cli import group
 from mai.pipeline import ScanSettings
 from mai.serve.app import make_app
 from mai.serve.settings import ServeSettings
@@ -83,7 +83,7 @@ def test_a_killed_worker_costs_at_most_its_own_image(tmp_path: Path, weights: Pa
 @pytest.mark.parametrize(("value", "told"), [("inf", "is no time"), ("nan", "is no time"), ("0", "range")])
 def test_times_that_no_clock_takes_are_wrong_use(option: str, value: str, told: str) -> None:
     """They were taken, and every upload or archive then failed."""
-    ran = CliRunner().invoke(command, [option, value])
+    ran = CliRunner().invoke(group, ["serve", option, value])
     assert ran.exit_code == 2
     assert told in ran.output
 
