@@ -12,6 +12,20 @@ import click
 if TYPE_CHECKING:
     from mai.jobs.work import Outcome
     from mai.pairs.run import Pass
+    from mai.pairs.settings import Settings
+
+
+def check_first(given: dict[str, Any], then_second: bool = False) -> None:
+    """Before a folder is begun: what can be known of this pass, and of the second one that is to follow."""
+    from mai.pairs import check
+    from mai.pairs.settings import FIRST_PASS, SECOND_PASS, is_begun
+
+    if is_begun(given["output"], FIRST_PASS):
+        return
+    if given["engine"] == "ray":
+        check.ray()
+    if then_second and not is_begun(given["output"], SECOND_PASS):
+        check.second_pass(_second(given), _pass(given, "generate").runtime)
 
 
 def begin_first(given: dict[str, Any]) -> None:
@@ -37,21 +51,23 @@ def begin_first(given: dict[str, Any]) -> None:
 
 
 def begin_second(given: dict[str, Any]) -> None:
-    from mai.pairs import registry
-    from mai.pairs.settings import Settings, load, stored_mix
+    from mai.pairs.settings import SECOND_PASS, is_begun, load
     from mai.pairs.start import begin_generating
 
-    begun = (given["output"] / "generate.json").exists()
-    if begun and not given["generators"]:  # go on as it was begun
+    if is_begun(given["output"], SECOND_PASS) and not given["generators"]:  # go on as it was begun
         load(given["output"])
         return
+    begin_generating(given["output"], _second(given), _pass(given, "generate").runtime)
+
+
+def _second(given: dict[str, Any]) -> Settings:
+    from mai.pairs import registry
+    from mai.pairs.settings import Settings, stored_mix
+
     mix = registry.mix(given["generators"] or ["sd3.5-large"], given["held_out"])
-    begin_generating(
-        given["output"],
-        Settings(
-            generators=stored_mix(mix), held_out=tuple(sorted(given["held_out"])), edit=given["edit"],
-            strength=given["strength"], keep_small=given["keep_small"],
-        ),
+    return Settings(
+        generators=stored_mix(mix), held_out=tuple(sorted(given["held_out"])), edit=given["edit"],
+        strength=given["strength"], keep_small=given["keep_small"],
     )  # fmt: skip
 
 

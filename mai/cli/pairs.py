@@ -12,7 +12,7 @@ import click
 from mai.cli import _pairs_set
 from mai.cli._group import Group
 from mai.cli._pairs_options import ENGINE, FIRST, OUTPUT, SECOND
-from mai.cli._pairs_passes import begin_first, begin_second, run_captions, run_generation
+from mai.cli._pairs_passes import begin_first, begin_second, check_first, run_captions, run_generation
 
 
 @click.group(cls=Group, short_help="Make pairs of authentic and synthetic images to train on.")
@@ -35,6 +35,7 @@ def command() -> None:
 @ENGINE
 def make_command(**given: Any) -> None:
     """Make pairs: both passes, captions and pictures. The same command run again goes on."""
+    check_first(given, then_second=True)
     begin_first(given)
     if given["generators"] or not (given["output"] / "generate.json").exists():
         begin_second(given)
@@ -47,6 +48,7 @@ def make_command(**given: Any) -> None:
 @ENGINE
 def caption_command(**given: Any) -> None:
     """Caption the authentic images: the first pass."""
+    check_first(given)
     begin_first(given)
     run_captions(given)
 

@@ -211,6 +211,7 @@ def open_generator(entry: Entry, edit: Edit, strength: float, runtime: Runtime) 
         WeightsError: weights are missing.
         MissingExtraError: a package of the extra `pairs` is missing.
     """
+    must_edit(entry, edit)
     plan = Plan("full", False, "none")
     if entry.kind in {"diffusers", "tiny"}:
         from mai.pairs.diffusion import Diffusion
@@ -218,8 +219,6 @@ def open_generator(entry: Entry, edit: Edit, strength: float, runtime: Runtime) 
 
         plan = plan_for(entry, runtime.memory_gb, runtime.load)
         backend: Backend = Diffusion(entry, edit, strength, plan, device_of(runtime), runtime.weights)
-    elif edit != "none":
-        raise UsageError(f"{entry.name} cannot start from an image: --edit needs a diffusers pipeline.")
     elif entry.kind == "autoencoder":
         from mai.pairs.autoencoder import RoundTrip
 
@@ -227,14 +226,33 @@ def open_generator(entry: Entry, edit: Edit, strength: float, runtime: Runtime) 
     elif entry.kind == "http":
         from mai.pairs.http_images import HttpImages
 
-        if (entry.url, entry.key_variable) not in runtime.hosted:
-            raise UsageError(_unnamed(entry))
+        must_be_named(entry, runtime)
         backend = HttpImages(entry)
     else:
         from mai.pairs.small import Small
 
         backend = Small(entry, device_of(runtime))
     return Generator(entry, backend, plan.name, strength if edit != "none" else None, max(1, runtime.batch))
+
+
+def must_edit(entry: Entry, edit: Edit) -> None:
+    """Refuse a generator that cannot do an edit.
+
+    Raises:
+        UsageError: it is no diffusers pipeline.
+    """
+    if edit != "none" and entry.kind not in {"diffusers", "tiny"}:
+        raise UsageError(f"{entry.name} cannot start from an image: --edit needs a diffusers pipeline.")
+
+
+def must_be_named(entry: Entry, runtime: Runtime) -> None:
+    """Refuse a hosted generator that only the folder's settings name, see open_generator.
+
+    Raises:
+        UsageError: the person did not name it.
+    """
+    if (entry.url, entry.key_variable) not in runtime.hosted:
+        raise UsageError(_unnamed(entry))
 
 
 def _unnamed(entry: Entry) -> str:

@@ -90,6 +90,11 @@ def load(folder: Path) -> Settings:
     return Settings(**values)
 
 
+def is_begun(folder: Path, which: tuple[str, ...]) -> bool:
+    """Whether the settings of a pass stand in a folder."""
+    return _files(folder)[which is SECOND_PASS].exists()
+
+
 def begin(folder: Path, wanted: Settings, which: tuple[str, ...]) -> Settings:
     """Write the settings of a pass, or make sure that they are those that stand there.
 
@@ -116,9 +121,18 @@ def begin(folder: Path, wanted: Settings, which: tuple[str, ...]) -> Settings:
         if old != new:
             raise UsageError(
                 f"'{folder}' was started with {name} {_told(name, old)}, not {_told(name, new)}. "
-                "Give the same, or another --output."
+                f"Give the same, or another --output{_undo(folder, which)}."
             )
     return there
+
+
+def _undo(folder: Path, which: tuple[str, ...]) -> str:
+    """How settings are got rid of that nothing was made with yet."""
+    parts, what = ("data", "picture") if which is SECOND_PASS else ("captions", "caption")
+    if any((folder / parts).glob("*.parquet")):
+        return ""
+    named = f"'{_files(folder)[1]}'" if which is SECOND_PASS else "the folder"
+    return f", or delete {named}: no {what} is made yet"
 
 
 def _plain(value: Any) -> Any:

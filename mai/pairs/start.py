@@ -11,9 +11,10 @@ from mai.jobs.engines import Run, run_here, run_processes, run_ray
 from mai.jobs.leases import LEASE_S
 from mai.jobs.stop import stop_on_signals
 from mai.jobs.work import Outcome, missing, sweep, work
+from mai.pairs import check, store
 from mai.pairs import plan as plans
 from mai.pairs import settings as kept
-from mai.pairs import store
+from mai.pairs.generate import Runtime
 from mai.pairs.run import Pass, run, task_of
 from mai.pairs.settings import Settings
 
@@ -34,12 +35,15 @@ class Engine:
 
 
 def begin(folder: Path, settings: Settings) -> Settings:
-    """Start the first pass in a folder, or go on with it.
+    """Start the first pass in a folder, or go on with it. What cannot be started leaves nothing behind.
 
     Raises:
-        UsageError: the folder holds something else, or was started otherwise.
+        UsageError: the folder holds something else, or was started otherwise; see check.first_pass.
+        DataError, MissingExtraError: see there.
     """
     wanted = replace(settings, authentic=_absolute(settings.authentic), captioner=_named(settings.captioner))
+    if not kept.is_begun(folder, kept.FIRST_PASS):
+        check.first_pass(wanted)
     return kept.begin(folder, wanted, kept.FIRST_PASS)
 
 
@@ -72,17 +76,21 @@ def make_plan(
     return not missing(task)
 
 
-def begin_generating(folder: Path, settings: Settings) -> Settings:
-    """Start the second pass in a folder, or go on with it.
+def begin_generating(folder: Path, settings: Settings, runtime: Runtime | None = None) -> Settings:
+    """Start the second pass in a folder, or go on with it. What cannot be started leaves nothing behind.
 
     Args:
         folder: of the pairs.
         settings: its values of the second pass count.
+        runtime: where generators will run; None: where is not known yet.
 
     Raises:
-        UsageError: it was started otherwise.
+        UsageError: it was started otherwise; see check.second_pass.
+        MissingExtraError: see there.
     """
     there = kept.load(folder)
+    if not kept.is_begun(folder, kept.SECOND_PASS):
+        check.second_pass(settings, runtime)
     values = {name: getattr(settings, name) for name in kept.SECOND_PASS}
     begun = kept.begin(folder, replace(there, **values), kept.SECOND_PASS)
     card = folder / "README.md"
