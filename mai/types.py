@@ -36,7 +36,7 @@ Label = Literal["synthetic", "authentic", "inconclusive"]
 """The answer: AI-generated, no sign of AI, cannot tell."""
 
 EvidenceStatus = Literal["ok", "absent", "failed", "skipped"]
-"""ok: it said something. absent: it looked and found nothing. failed: could not look. skipped: not asked."""
+"""ok: it said something. absent: it looked and found nothing. failed: could not look. skipped: did not, see note."""
 
 Reason = Literal[
     "signed_provenance",
