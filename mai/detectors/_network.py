@@ -77,15 +77,15 @@ class NetworkDetector:
 
         Empty where the network has no map, or where it would not judge the picture.
         """
-        pixels = image.pixels
-        if "patches" not in self.session.outputs or pixels is None or self._unfit(pixels):
+        pixels, seen = image.pixels, self._seen(image)
+        if "patches" not in self.session.outputs or pixels is None or seen is None or self._unfit(seen):
             return []
         height, width = pixels.shape[:2]
         boxes = [("whole", box) for box in whole_boxes(height, width, self.plan)]
-        views = whole_views(pixels, self.plan)
+        views = whole_views(seen, self.plan)  # what was judged, so that the map is that of the score
         if self.plan.asks_native:
             boxes += [("native", box) for box in native_boxes(height, width, self.plan)]
-            views += native_views(pixels, self.plan)
+            views += native_views(seen, self.plan)
         patches: dict[int, NDArray[np.float32]] = {}
         for places, batch in by_side(views):
             made = self.session.run(batch)[1]

@@ -67,11 +67,11 @@ class ViewPlan:
         """Short side in pixels at which a picture may be decoded for these views; None: at its own, all count.
 
         The whole view alone is made small anyway; from GAP times its side on, the first step of that may be the
-        decoder's.
+        decoder's. Never under `min_side_px`: a picture is too small by its own side, not by the decoder's.
         """
         if self.asks_native or self.n_whole != 1 or self.whole_share <= 0:
             return None
-        return math.ceil(GAP * self.side("whole") / self.whole_share)
+        return max(math.ceil(GAP * self.side("whole") / self.whole_share), self.min_side_px)
 
     def combine(self, whole: ArrayLike, native: ArrayLike) -> float:
         """One logit a picture from the logits of its views: the mean of each kind, weighted.

@@ -11,6 +11,7 @@ from PIL import Image as Pil
 
 from mai.detectors.base import DetectorSettings, least_px, load
 from mai.images.decode import from_bytes
+from mai.images.views import ViewPlan
 from mai.pipeline import Scanner
 from mai.scanning.explain import explain
 
@@ -71,3 +72,17 @@ def test_thumbnails_come_of_what_was_decoded() -> None:
     record = Scanner("pixel", thumbnails=True).scan(photograph(85))
     assert record.thumbnail is not None
     assert max(Pil.open(io.BytesIO(record.thumbnail)).size) <= 128
+
+
+def test_the_heat_map_is_that_of_the_score() -> None:
+    """The window lies in the whole picture; what it shows is what was judged."""
+    case = explain(Scanner("pixel"), photograph(85))
+    (found,) = case.heat_maps["pixel"]
+    assert (found.top, found.left, found.side) == (0, 150, 900)
+    assert found.patches.mean() == pytest.approx(case.record.evidence[0].logit, abs=1e-4)
+
+
+def test_a_picture_is_not_too_small_because_it_was_decoded_smaller() -> None:
+    plan = ViewPlan(64, 1, 1.0, 0, 64, 1.0, min_side_px=500)
+    assert plan.least_px == 500
+    assert ViewPlan(64, 1, 0.5, 0, 64, 1.0).least_px == 192
