@@ -5,6 +5,7 @@ What goes wrong with a picture leaves here as one ImageError: a status and a pla
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -121,7 +122,13 @@ def decode_reduced(image: Image, limits: Limits = DEFAULT_LIMITS, reduction: int
     """
     if reduction in image.reduced:
         return image
-    pixels = _pixels(image, limits, reduction)
+    try:
+        pixels = _pixels(image, limits, reduction)
+    except ImageError as error:
+        if error.status != "truncated":
+            raise
+        # Lossless JPEG has no frequencies, and is refused at a part of its size; what is broken is refused here too.
+        pixels = np.asarray(Pil.fromarray(_pixels(image, limits, 1)).reduce(reduction))
     return replace(image, reduced={**image.reduced, reduction: pixels})
 
 
@@ -155,15 +162,19 @@ def small(image: Image, limits: Limits = DEFAULT_LIMITS, side_px: int = 64) -> N
     if image.data is None:
         raise ImageError("empty", "The image has no bytes.")
     kind = pillow.openable_kind(image.data, image.path)
-    if kind != "JPEG":
-        pixels = decode(image, limits).pixels
-        assert pixels is not None
-        return pixels
-    with pillow.translated(kind, image.data, "pixels"), pillow.quiet_pillow():
-        picture = pillow.open_lazily(kind, image.data, limits.max_pixels)
-        picture.draft("RGB", (side_px, side_px))
-        picture.load()
-        return colour.to_pixels(picture, pillow.orientation(picture, kind, image.data))
+    if kind == "JPEG":
+        with (
+            contextlib.suppress(ImageError),  # lossless JPEG, or broken: as decode says
+            pillow.translated(kind, image.data, "pixels"),
+            pillow.quiet_pillow(),
+        ):
+            picture = pillow.open_lazily(kind, image.data, limits.max_pixels)
+            picture.draft("RGB", (side_px, side_px))
+            picture.load()
+            return colour.to_pixels(picture, pillow.orientation(picture, kind, image.data))
+    pixels = decode(image, limits).pixels
+    assert pixels is not None
+    return pixels
 
 
 def from_bytes(data: bytes, path: str = "<bytes>", limits: Limits = DEFAULT_LIMITS) -> Image:

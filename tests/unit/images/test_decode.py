@@ -18,7 +18,16 @@ from PIL import ImageCms
 
 from mai.errors import ImageError, UsageError
 from mai.images import colour as colours
-from mai.images.decode import Limits, decode, decode_reduced, from_array, from_bytes, from_pil, reduction
+from mai.images.decode import (
+    Limits,
+    decode,
+    decode_reduced,
+    from_array,
+    from_bytes,
+    from_pil,
+    reduction,
+    small,
+)
 from mai.types import Image
 
 # Largest difference to the picture that was encoded, in levels: a lossy codec's own.
@@ -516,3 +525,41 @@ def test_a_jpeg_that_breaks_off_is_truncated_at_any_size() -> None:
         with pytest.raises(ImageError) as caught:
             decode_reduced(image, reduction=n)
         assert caught.value.status == "truncated"
+
+
+def lossless_jpeg(grey: np.ndarray) -> bytes:
+    """A JPEG of process 14 (ITU-T T.81, annex H): each difference to the value before, by Huffman's code of 4 bits."""
+    before = np.concatenate([grey[:, :1], grey[:, :-1]], 1).astype(int)
+    before[1:, 0], before[0, 0] = grey[:-1, 0], 128
+    bits = ""
+    for difference in map(int, (grey - before).ravel()):
+        n = abs(difference).bit_length()
+        told = difference if difference > 0 else difference + (1 << n) - 1
+        bits += f"{n:04b}" + (f"{told:0{n}b}" if n else "")
+    bits += "1" * (-len(bits) % 8)
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+
+    frame = struct.pack(">BHHB", 8, *grey.shape, 1) + b"\x01\x11\x00"
+    table = bytes([0, 0, 0, 0, 9, *[0] * 12, *range(9)])
+    scan = int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")
+    head = segment(0xC3, frame) + segment(0xC4, table) + segment(0xDA, b"\x01\x01\x00\x01\x00\x00")
+    return b"\xff\xd8" + head + scan + b"\xff\xd9"
+
+
+def test_a_lossless_jpeg_which_the_decoder_cannot_scale() -> None:
+    """libjpeg refuses to scale it; it is decoded whole, then made small."""
+    steps = np.random.default_rng(0).integers(-9, 10, (90, 120))
+    grey = np.clip(128 + steps.cumsum(1), 0, 255).astype(np.uint8)
+    image = from_bytes(lossless_jpeg(grey))
+    try:
+        whole = decode(image).pixels
+    except ImageError as error:
+        pytest.skip(f"this Pillow's libjpeg reads no lossless JPEG: {error}")
+    assert whole is not None
+    assert np.array_equal(whole[..., 0], grey)
+    for n in (2, 4, 8):
+        means = np.asarray(Pil.fromarray(whole).reduce(n))
+        assert np.array_equal(decode_reduced(image, reduction=n).reduced[n], means)
+    assert np.array_equal(small(image), whole)
