@@ -76,7 +76,9 @@ def is_quick(convolutions: list[nn.Conv2d], views: Tensor) -> bool:
         and torch.is_grad_enabled()
         and torch.is_autocast_enabled("cpu")
         and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        and all(bool(convolution.weight.isfinite().all()) for convolution in convolutions)
+        and all(
+            bool(own.isfinite().all()) for convolution in convolutions for own in convolution.parameters()
+        )
     )
 
 

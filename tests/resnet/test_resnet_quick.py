@@ -74,10 +74,11 @@ def test_a_bf16_step_of_the_network_is_the_same_to_the_bit(monkeypatch: pytest.M
         assert torch.equal(one, other)
 
 
-def test_weights_that_are_no_numbers_reach_the_loss() -> None:
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_weights_that_are_no_numbers_reach_the_loss(name: str) -> None:
     model = network.ResNet()
     with torch.no_grad():
-        model.features[0].weight[0] = -torch.tensor(float("nan"))  # with the sign's bit
+        getattr(model.features[0], name)[0] = -torch.tensor(float("nan"))  # with the sign's bit
     with torch.autocast("cpu", torch.bfloat16):
         assert bool(model(torch.zeros(1, 200, 200, 3, dtype=torch.uint8)).isnan().all())
 
