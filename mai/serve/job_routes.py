@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from mai.report.table_csv import Csv
 from mai.serve import archive, openapi
 from mai.serve.job_store import Job, Store
-from mai.serve.jobs import Jobs
+from mai.serve.jobs import RETRY_S, Jobs
 from mai.serve.refusal import Refusal
 from mai.serve.room import told_size
 from mai.serve.shares import Share, client_of
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 MAX_OPEN = 100
 """Jobs that are not over, at most."""
-
-JOBS_RETRY_S = 60.0
-"""Seconds after which a job that there was no place for may be sent again."""
 
 JOB_UPLOAD_S = 3600.0
 """Seconds that a job's body may take to arrive, at least."""
@@ -94,7 +91,7 @@ def routes(app: FastAPI, service: Service, data: Path) -> None:
         ),
     )
     app.state.jobs = jobs
-    share = Share(MAX_OPEN, told.client_share, "jobs", JOBS_RETRY_S)
+    share = Share(MAX_OPEN, told.client_share, "jobs", RETRY_S)
     pace = replace(told.pace, timeout_s=max(told.pace.timeout_s, JOB_UPLOAD_S))
     bounds = Bounds(told.max_job_bytes, told.max_job_bytes, told.max_job_files, pace)
 
@@ -122,10 +119,7 @@ def routes(app: FastAPI, service: Service, data: Path) -> None:
         name: Annotated[str, Query(description="What to call a file that is sent as plain bytes.")] = "",
     ) -> dict[str, Any]:
         """Take many pictures and look at them when there is room. The job's id is what it is asked for by."""
-        if len(jobs.store.open_jobs()) >= MAX_OPEN:
-            raise Refusal(
-                "queue_full", f"{MAX_OPEN} jobs are waiting already. Try again later.", JOBS_RETRY_S
-            )
+        jobs.check_places(MAX_OPEN)
         client, n_bytes = client_of(request), told_size(request, bounds.max_bytes)
         with contextlib.ExitStack() as held:
             held.enter_context(share.hold(client))
@@ -135,12 +129,15 @@ def routes(app: FastAPI, service: Service, data: Path) -> None:
                 room = held.enter_context(service.room.hold(folder, n_bytes, told.max_job_bytes, client))
                 uploads = await receive(request, folder, bounds, room)
                 room.settle()
+                jobs.check_places(
+                    MAX_OPEN
+                )  # others may have been quicker; who is slow takes no place from them
                 service.rate.take(request.scope["mai_caller"], 1)
                 kind = archive.kind_of(uploads[0].file, uploads[0].name) if len(uploads) == 1 else None
+                jobs.store.add(job, owner(request), [upload.name for upload in uploads], kind)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
-            jobs.store.add(job, owner(request), [upload.name for upload in uploads], kind)
             jobs.added(job, held.pop_all())
         return job_of(request, job).to_dict(jobs.keep_s)
 

@@ -152,6 +152,11 @@ class Store:
         rows = self._base.execute("SELECT * FROM jobs WHERE finished IS NULL ORDER BY created, id")
         return [_job(row) for row in rows]
 
+    @property
+    def n_open(self) -> int:
+        """Jobs that are not over."""
+        return int(self._base.execute("SELECT count(*) FROM jobs WHERE finished IS NULL").fetchone()[0])
+
     def add_row(self, job: str, number: int, found: Answer) -> None:
         """Keep a row and count it, in one transaction. A job that was deleted meanwhile is left alone."""
         with contextlib.suppress(sqlite3.IntegrityError), self._transaction():

@@ -24,6 +24,9 @@ from mai.types import Record
 SWEEP_S = 60.0
 """Seconds between two looks for jobs whose time is up."""
 
+RETRY_S = 60.0
+"""Seconds after which a job that there was no place for may be sent again."""
+
 PAUSE_S = 5.0
 """Seconds before the store is tried again after it failed."""
 
@@ -75,6 +78,15 @@ class Jobs:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.store.close()
+
+    def check_places(self, n_most: int) -> None:
+        """Refuse one job more where so many wait.
+
+        Raises:
+            Refusal: there is no place.
+        """
+        if self.store.n_open >= n_most:
+            raise Refusal("queue_full", f"{n_most} jobs are waiting already. Try again later.", RETRY_S)
 
     def added(self, job: str, held: contextlib.ExitStack) -> None:
         """A job was added; what it holds of its client's share is given back when it is over."""

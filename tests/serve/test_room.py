@@ -27,7 +27,7 @@ import uvicorn
 from running_service import picture, serving
 
 from mai.pipeline import ScanSettings
-from mai.serve import fetch, keys, room
+from mai.serve import fetch, job_routes, keys, room
 from mai.serve.app import make_app
 from mai.serve.connections import HEADERS_S, Impatient
 from mai.serve.limits import Pace
@@ -309,6 +309,37 @@ def test_a_waiting_job_counts_in_its_clients_room(
         wait_until(is_over, 120)
         wait_until(lambda: not bodies(tmp_path), 120)
         assert send(one, 3 * MIB).status_code == 202
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="stops a worker")
+def test_no_more_jobs_wait_than_may_however_many_are_sent_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Places are taken by jobs that are all there; who comes too late is refused, and leaves nothing."""
+    monkeypatch.setattr(job_routes, "MAX_OPEN", 3)
+    apps: list[Any] = []
+    with listening(tmp_path, monkeypatch, apps=apps, timeout_s=600.0) as address:
+        desk = apps[0].state.service.desk
+        wait_until(lambda: desk.n_ready == 1, 300)
+        os.kill(desk.pids[0], signal.SIGSTOP)
+        try:
+            sent = [
+                asks(address, "/v1/jobs", CHUNKED, "Connection: close", body=chunk(picture()))
+                for _ in range(5)
+            ]
+            wait_until(lambda: len(bodies(tmp_path)) == 5)
+            found = []
+            for one in sent:
+                one.sendall(b"0\r\n\r\n")
+                found.append(answer_of(one))
+            assert [status for status, _, _ in found] == [202] * 3 + [429] * 2
+            assert {(told["error"], headers["retry-after"]) for _, headers, told in found[3:]} == {
+                ("queue_full", "60")
+            }
+            assert len(bodies(tmp_path)) == 3
+            assert answer_of(asks(address, "/v1/jobs", "Content-Length: 9", "Connection: close"))[0] == 429
+        finally:
+            os.kill(desk.pids[0], signal.SIGCONT)
 
 
 class Site(BaseHTTPRequestHandler):
