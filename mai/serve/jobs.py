@@ -129,6 +129,7 @@ class Jobs:
     async def _run(self) -> None:
         while True:
             self._news.clear()
+            self._cancelled.clear()  # none is at work: who was deleted while it waited is not met again
             try:
                 waiting = self.store.open_jobs()
                 for job in waiting:

@@ -321,6 +321,41 @@ def in_background(store: Store, run: Callable[[Jobs], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
+def test_jobs_deleted_while_they_wait_are_neither_looked_at_nor_remembered(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def add(name: str) -> str:
+        job, folder = store.new_folder()
+        (folder / "0").write_bytes(b"x")
+        store.add(job, "", [name], None)
+        return job
+
+    _, second, _ = (add(name) for name in ("first.jpg", "second.jpg", "third.jpg"))
+    seen: list[str] = []
+
+    async def run(jobs: Jobs) -> None:
+        async def ask(wanted: Ask) -> Answer:
+            seen.append(wanted.path)
+            if wanted.path == "first.jpg":  # the second waits behind it, and one that has just come
+                for job in (second, add("late.jpg")):
+                    found = store.get(job)
+                    assert found is not None
+                    jobs.cancel(found)
+            return answer(Record(wanted.path, "empty"))
+
+        jobs._desk.ask = ask  # type: ignore[method-assign]
+        for _ in range(200):
+            await asyncio.sleep(0.05)
+            if not store.open_jobs():
+                break
+        await asyncio.sleep(0.05)
+        assert not jobs._cancelled
+        assert not jobs._held
+
+    in_background(store, run)
+    assert seen == ["first.jpg", "third.jpg"]
+
+
 def test_jobs_go_on_when_the_store_can_be_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
