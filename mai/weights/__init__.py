@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mai.errors import UnknownNameError, WeightsError
+from mai.errors import MaiError, UnknownNameError, UsageError, WeightsError
 from mai.measure.calibrate import Calibration, OperatingTable
 
 FORMAT = "mai.weights/1"
@@ -67,7 +68,10 @@ class Weights:
         try:
             data = self.model.read_bytes()
         except OSError as error:
-            raise WeightsError(f"The weights {self.name} lack {self.model}: {error.strerror}.") from error
+            raise WeightsError(
+                f"The weights {self.name} lack {self.model}: {error.strerror}. Copy the whole folder, export the "
+                "weights again (mai export), or reinstall mai-identifier if they came with it."
+            ) from error
         digest = hashlib.sha256(data).hexdigest()
         if digest != self.config["sha256"]:
             raise WeightsError(
@@ -115,23 +119,26 @@ def load(source: str | Path) -> Weights:
     """Read weights by name (`resnet_v1_0`), by architecture (`resnet`: the newest) or by folder.
 
     Raises:
-        UnknownNameError: no such name and no such folder.
+        UnknownNameError: no weights of that name.
+        UsageError: there is no such folder.
         WeightsError: the folder's config.json is missing or cannot be used.
     """
     known = available()
+    has_config = (Path(source) / "config.json").is_file()
     if isinstance(source, str) and source in known:
         folder = known[source]
     elif isinstance(source, str) and source in families():
         folder = known[latest(source)]
-    elif Path(source).is_dir():
+    elif has_config:
         folder = Path(source)
     else:
-        raise UnknownNameError("weights", str(source), known)
+        raise _no_weights(source)
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         if config["format"] != FORMAT:
             raise WeightsError(
-                f"{folder}/config.json has format {config['format']!r}; this MAI reads {FORMAT!r}."
+                f"{folder}/config.json has format {config['format']!r}; this MAI reads {FORMAT!r}. "
+                "Export the weights again with this MAI (mai export), or use the MAI that made them."
             )
         for key in ("name", "architecture", "sha256"):
             if not isinstance(config[key], str):
@@ -148,4 +155,38 @@ def load(source: str | Path) -> Weights:
             config=config,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{folder}/config.json cannot be read as weights: {error!r}.") from error
+        raise WeightsError(
+            f"{folder}/config.json cannot be read as weights: {_told(error)}. It is damaged or was changed by hand: "
+            "export the weights again (mai export), or reinstall mai-identifier if they came with it."
+        ) from error
+
+
+def _told(error: Exception) -> str:
+    """What is wrong with a config.json, without the names of Python's exceptions."""
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return (error.strerror if isinstance(error, OSError) else str(error).rstrip(".")) or type(error).__name__
+
+
+def _no_weights(source: str | Path) -> MaiError:
+    """Why a source is no weights, for the person who named it: a folder, or a name."""
+    path, text = Path(source), os.fspath(source)
+    if path.exists():
+        what = (
+            "is a file, not a folder of weights"
+            if not path.is_dir()
+            else "holds no weights: it has no config.json"
+        )
+        if (path / "best.pt").is_file() or (path / "last.pt").is_file():
+            return WeightsError(
+                f"'{text}' is a run of mai train, no weights yet. Export it: "
+                f"mai export ARCH {text} --data DATA --output FOLDER"
+            )
+        return WeightsError(
+            f"'{text}' {what}. Give a folder that `mai export` made, or a name of `mai weights list`."
+        )
+    if isinstance(source, Path) or path.parent != Path() or os.sep in text or text.startswith(("~", ".")):
+        return UsageError(
+            f"There is no folder '{text}'. Give a folder that `mai export` made, or a name of `mai weights list`."
+        )
+    return UnknownNameError("weights", text, available().keys() | families())
