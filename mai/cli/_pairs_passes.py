@@ -102,6 +102,7 @@ def run_generation(given: dict[str, Any]) -> None:
 
 
 def _run(given: dict[str, Any], name: str, title: str) -> None:
+    from mai.counting import counted
     from mai.pairs.progress import state_of
     from mai.pairs.start import Engine, run_pass
 
@@ -132,7 +133,9 @@ def _run(given: dict[str, Any], name: str, title: str) -> None:
     if outcome.is_stopped and outcome.n_left:
         _stopped()
     if outcome.n_left:
-        click.echo(f"{outcome.n_left} parts of the {title} are left. Run the same command again.", err=True)
+        click.echo(
+            f"{counted(outcome.n_left, 'part')} of the {title} left. Run the same command again.", err=True
+        )
         sys.exit(1)
 
 

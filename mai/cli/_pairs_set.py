@@ -43,6 +43,7 @@ def verify_command(folder: Path, again: int, weights: Path | None, device: str) 
 
     Exit code: 0 whole, 1 rows are missing or something is wrong.
     """
+    from mai.counting import counted
     from mai.pairs.generate import Runtime
     from mai.pairs.verify import verify
 
@@ -51,8 +52,8 @@ def verify_command(folder: Path, again: int, weights: Path | None, device: str) 
         click.echo(what)
     if len(found.problems) > 50:
         click.echo(f"... and {len(found.problems) - 50:,} more")
-    line = f"{found.n_rows:,} rows, {found.n_pairs:,} pairs, {found.n_missing:,} rows missing, "
-    line += f"{len(found.problems):,} problems"
+    line = f"{counted(found.n_rows, 'row')}, {counted(found.n_pairs, 'pair')}, "
+    line += f"{counted(found.n_missing, 'row')} missing, {counted(len(found.problems), 'problem')}"
     if again:
         line += f"; {found.n_same} of {found.n_again} came out the same bit for bit when made again"
     click.echo(line)

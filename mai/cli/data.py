@@ -188,6 +188,7 @@ def import_command(
     SCAN is what `mai scan --output FILE` wrote. Only files that --corrections names are taken, with its labels; they
     must be those that were scanned, byte for byte. The CSV is a set for `mai adapt`, `mai train` and `mai calibrate`.
     """
+    from mai.counting import counted
     from mai.data.exporting import csv_text
     from mai.data.importing import import_scan, read_corrections
     from mai.errors import UsageError
@@ -212,7 +213,9 @@ def import_command(
             word = "confirmed" if verdict == label else "corrected"
             click.echo(f"  {word}: the scan said {verdict}, a person {label}: {n:,}")
     for reason, files in found.left_out.items():
-        click.echo(visible(f"left out: {len(files):,} files, {reason}; the first is {files[0]}"), err=True)
+        click.echo(
+            visible(f"left out: {counted(len(files), 'file')}, {reason}; the first is {files[0]}"), err=True
+        )
     if not (counts["synthetic"] and counts["authentic"]):
         click.echo("Only one class is there: add corrections of the other before you train.", err=True)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mai.counting import counted
 from mai.data.examine import Chain, Examined, Progress, default_chain, examine_all
 from mai.data.floor import BYTES, MAX_PICTURES, SHAPE, Column, FactScore, columns_of, floor, telling_facts
 from mai.data.labelled import FACETS, LabelledSet, Row, count
@@ -280,12 +281,13 @@ def _findings(found: Audit) -> Iterable[str]:
     for kind, word in (("exact", "the same picture"), ("near", "near duplicates")):
         n = sum(repeat.kind == kind and len(repeat.splits) > 1 for repeat in found.repeats)
         if n:
-            yield f"{n:,} groups of files are {word} and stand in two splits. Keep them in one."
+            yield f"{counted(n, 'group')} of files: {word}, in two splits. Keep them in one."
     n = sum(repeat.kind == "exact" and repeat.is_across_labels for repeat in found.repeats)
     if n:
-        yield f"{n:,} groups of files are the same picture with both labels. One label is wrong."
+        yield f"{counted(n, 'group')} of files: the same picture with both labels. One label is wrong."
     if found.shared_sources:
-        yield f"{len(found.shared_sources):,} sources stand in two splits. Split by source: mai data split."
+        stand = counted(len(found.shared_sources), "source stands", "sources stand")
+        yield f"{stand} in two splits. Split by source: mai data split."
     for view in found.views:
         if view.is_leaking:
             name = "The files" if view.view is None else f"The files of view '{view.view}'"

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from mai.config import to_dict
+from mai.counting import counted
 from mai.errors import TrainingError, require
 from mai.machine import n_cpus
 from mai.moondream.curves import Figures, draw
@@ -312,8 +313,10 @@ class _Run:
         self._say(
             f"{self.accelerator.device}, {'bf16' if self.bf16 else 'fp32'}; profile {self.recipe.adapter.profile}: "
             f"{n:,} of {sum(p.numel() for p in self.raw.parameters()):,} parameters train, in {len(self.weights)} "
-            f"tensors; {len(self.sampler):,} training pictures ({len(self.sampler.partner):,} pairs), "
-            f"{self.n_batches} batches of {self.recipe.run.batch_size} an epoch, {self.recipe.run.epochs} epochs"
+            f"tensors; {counted(len(self.sampler), 'training picture')} "
+            f"({counted(len(self.sampler.partner), 'pair')}), "
+            f"{counted(self.n_batches, 'batch', 'batches')} of {self.recipe.run.batch_size} an epoch, "
+            f"{counted(self.recipe.run.epochs, 'epoch')}"
             + (f", going on from epoch {self.epoch}, step {self.step}" if self.epoch or self.step else "")
         )
         if self.is_main:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from mai.counting import counted
 from mai.report.escape import visible
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def _problems(found: Audit) -> Iterator[str]:
         groups = [repeat for repeat in found.repeats if repeat.kind == kind]
         n_splits = sum(len(repeat.splits) > 1 for repeat in groups)
         n_labels = sum(repeat.is_across_labels for repeat in groups)
-        yield f"{kind} duplicates: {len(groups):,} groups, {n_splits:,} across splits, {n_labels:,} across labels"
+        n_all = counted(len(groups), "group")
+        yield f"{kind} duplicates: {n_all}, {n_splits:,} across splits, {n_labels:,} across labels"
         for repeat in [repeat for repeat in groups if len(repeat.splits) > 1 or repeat.is_across_labels][
             :N_SHOWN
         ]:

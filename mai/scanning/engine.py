@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from mai.counting import counted
 from mai.errors import UsageError
 from mai.images.find import Found
 from mai.machine import n_cpus
@@ -83,7 +84,7 @@ class Engine:
         from mai.scanning.local import scan_local
 
         if self._n_workers is not None:
-            self._say(f"{self._n_workers} workers, as asked.")
+            self._say(f"{counted(self._n_workers, 'worker')}, as asked.")
         return scan_local(founds, settings, self._n_workers, self._scanner, self._timeout_s, self._choose)
 
     def _choose(self) -> Choice:

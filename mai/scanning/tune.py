@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mai.cache import code_fingerprint, default_file
+from mai.counting import counted
 from mai.images.find import Found
 from mai.machine import n_cpus
 from mai.pipeline import Scanner, ScanSettings
@@ -49,8 +50,8 @@ class Choice:
     reason: str = ""
 
     def __str__(self) -> str:
-        threads = f"{self.n_threads} thread{'s' if self.n_threads > 1 else ''}"
-        return f"{self.n_workers} workers of {threads}, {self.batch} picture{'s' if self.batch > 1 else ''} at once"
+        workers, threads = counted(self.n_workers, "worker"), counted(self.n_threads, "thread")
+        return f"{workers} of {threads}, {counted(self.batch, 'picture')} at once"
 
 
 def usual() -> Choice:

@@ -13,7 +13,7 @@ import mai
 PACKAGE = Path(mai.__file__).parent
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("types", "errors"),
+    ("types", "errors", "counting"),
     ("config", "machine"),
     ("images",),
     ("provenance",),

@@ -149,8 +149,8 @@ def test_duplicates_across_splits_are_found_and_within_one_told_only(fair: Path)
     assert {Path(row.file).stem for row in kinds["exact"].rows} == {"0", "same"}
     assert {Path(row.file).stem for row in kinds["near"].rows} >= {"0", "near"}
     assert kinds["exact"].splits == ("train", "validation")
-    assert any("same picture and stand in two splits" in finding for finding in found.findings)
-    assert any("near duplicates and stand in two splits" in finding for finding in found.findings)
+    assert any("1 group of files: the same picture, in two splits" in finding for finding in found.findings)
+    assert any("near duplicates, in two splits" in finding for finding in found.findings)
     within = audit(read_set(fair).select(split="validation"), with_chain=False)
     assert within.repeats and within.is_clean, within.findings
 
