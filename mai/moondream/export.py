@@ -42,7 +42,10 @@ def export_run(order: ExportOrder) -> Weights:
         raise UsageError(f"A version is major.minor, for example 1.0; not '{order.version}'.")
     state = checkpoint.load(order.run / "best.pt")
     if state["architecture"] != "moondream":
-        raise TrainingError(f"{order.run} holds a run of '{state['architecture']}', not of 'moondream'.")
+        raise TrainingError(
+            f"{order.run} holds a run of '{state['architecture']}', not of 'moondream'. "
+            f"Run: mai export {state['architecture']} {order.run}"
+        )
     recipe = configuration.build(TuneRecipe, state["recipe"])
     student, facts = open_student(recipe, order.run)
     if facts["fingerprint"] != state["base"]["fingerprint"]:

@@ -50,7 +50,10 @@ def export_run(order: ExportOrder) -> Weights:
         raise UsageError(f"A version is major.minor, for example 1.0; not '{order.version}'.")
     state = checkpoint.load(order.run / "best.pt")
     if state["architecture"] != "probe":
-        raise TrainingError(f"{order.run} holds a run of '{state['architecture']}', not of 'probe'.")
+        raise TrainingError(
+            f"{order.run} holds a run of '{state['architecture']}', not of 'probe'. "
+            f"Run: mai export {state['architecture']} {order.run}"
+        )
     model = restore(state, str(order.run))
     plan_values = configuration.to_dict(plan_for(state))
     for text in order.overrides:

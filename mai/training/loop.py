@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mai.config import to_dict
+from mai.counting import counted
 from mai.errors import TrainingError, require
 from mai.machine import n_cpus
 from mai.measure import metrics
@@ -193,7 +194,7 @@ class _Run:
         if plan.frozen_share:
             if not hasattr(self.raw, "freeze"):
                 raise TrainingError(
-                    f"run.frozen_share: '{recipe.architecture}' has no layers that can be held."
+                    f"run.frozen_share: '{recipe.architecture}' has no layers that can be held. Set it to 0."
                 )
             self.raw.freeze(self.epoch * self.n_batches < plan.frozen_share * self.n_steps)  # type: ignore[operator]
         self.model.train()
@@ -357,8 +358,10 @@ class _Run:
         self._say(f"{self.speed}")
         self._say(
             f"{recipe.architecture}: {sum(p.numel() for p in self.raw.parameters()):,} parameters, "
-            f"{len(self.sampler):,} training pictures, {len(self.validation.images):,} validation pictures, "
-            f"{self.n_batches} batches of {recipe.run.batch_size} an epoch, {recipe.run.epochs} epochs"
+            f"{counted(len(self.sampler), 'training picture')}, "
+            f"{counted(len(self.validation.images), 'validation picture')}, "
+            f"{counted(self.n_batches, 'batch', 'batches')} of {recipe.run.batch_size} an epoch, "
+            f"{counted(recipe.run.epochs, 'epoch')}"
             + (f", going on from epoch {self.epoch}, step {self.step}" if self.epoch or self.step else "")
         )
         if self.is_main:

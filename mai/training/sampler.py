@@ -81,7 +81,10 @@ class BalancedSampler:
         self.members: list[NDArray[np.int64]] = [np.flatnonzero(self.labels == label) for label in (0, 1)]
         for label, name in ((0, "authentic"), (1, "synthetic")):
             if not len(self.members[label]):
-                raise DataError(f"Training needs both classes; the training split has no {name} picture.")
+                raise DataError(
+                    f"Training needs both classes; the training split has no {name} picture. Add some, or divide "
+                    "the set anew: mai data split DATA --output split.csv"
+                )
         self.weights = [weight[members] / weight[members].sum() for members in self.members]
 
     def __len__(self) -> int:

@@ -81,10 +81,14 @@ def export_run(
     for run, state in zip(runs, states, strict=True):
         if state["architecture"] != architecture.name:
             raise TrainingError(
-                f"{run} holds a run of '{state['architecture']}', not of '{architecture.name}'."
+                f"{run} holds a run of '{state['architecture']}', not of '{architecture.name}'. "
+                f"Run: mai export {state['architecture']} {run}"
             )
         if state["fingerprint"] != states[0]["fingerprint"]:
-            raise TrainingError(f"{run} was trained on other data than {runs[0]}: they cannot be averaged.")
+            raise TrainingError(
+                f"{run} was trained on other data than {runs[0]}: they cannot become one network. Train both on the "
+                "same --data, or export each alone."
+            )
     plan = plan or architecture.plan
     storage: Storage = "fp16"
     if len(runs) > 1 and combine == "ensemble":
@@ -242,8 +246,16 @@ def split_rows(labelled: LabelledSet, split: str | None, views: tuple[str, ...] 
         raise DataError(
             f"{labelled.name} has no rows in split '{split}'"
             + (f" of view {', '.join(views)}." if views else ".")
+            + _other_splits(labelled)
         )
     return chosen
+
+
+def _other_splits(labelled: LabelledSet) -> str:
+    names = sorted({row.split for row in labelled.rows if row.split})
+    if not names:
+        return " It has no splits at all. Make them: mai data split DATA --output split.csv"
+    return f" It has: {', '.join(names)}."
 
 
 def measure(weights: Weights, labelled: LabelledSet, split: str | None) -> dict[str, Any]:

@@ -35,7 +35,10 @@ def read_state(source: str) -> dict[str, Any]:
 def _weights_of(state: dict[str, Any], path: Path | str) -> dict[str, Any]:
     found = state.get("average") or state.get("model")
     if not isinstance(found, dict):
-        raise TrainingError(f"{path} is no checkpoint of MAI: it has neither an average nor a model.")
+        raise TrainingError(
+            f"{path} is no checkpoint of MAI: it has neither an average nor a model. "
+            "Give best.pt or last.pt of a run of mai train, or weights by name."
+        )
     return found
 
 
@@ -60,7 +63,10 @@ def average_of(states: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[s
     for other, name in zip(others, names[1:], strict=True):
         for key, value in mean.items():
             if key not in other or other[key].shape != value.shape:
-                raise TrainingError(f"{name} holds another network than {names[0]}: '{key}' differs.")
+                raise TrainingError(
+                    f"{name} holds another network than {names[0]}: '{key}' differs. "
+                    "Average runs that began at the same network."
+                )
             if value.is_floating_point():
                 value += other[key].float()
     return {key: value / len(states) if value.is_floating_point() else value for key, value in mean.items()}
@@ -87,9 +93,13 @@ def fill(model: torch.nn.Module, state: dict[str, Any], source: str) -> None:
         if "num_batches_tracked" in name:
             continue
         if name not in state:
-            raise TrainingError(f"{source} lacks '{name}': it holds another network.")
+            raise TrainingError(
+                f"{source} lacks '{name}': it holds another network. "
+                "Give init a checkpoint of this architecture, or init=scratch."
+            )
         if state[name].shape != value.shape:
             raise TrainingError(
-                f"{source}: '{name}' is {tuple(state[name].shape)}, the network's is {tuple(value.shape)}."
+                f"{source}: '{name}' is {tuple(state[name].shape)}, the network's is {tuple(value.shape)}. "
+                "Give init a checkpoint with the recipe's own sizes, or init=scratch."
             )
         value.copy_(state[name])

@@ -46,7 +46,10 @@ class Teacher:
         self._calibration = weights.calibration
         self._session = open_session(weights, n_threads)
         if plan.patches and "patches" not in self._session.outputs:
-            raise TrainingError(f"teacher.patches: {weights.name} has no map of patch logits to learn from.")
+            raise TrainingError(
+                f"teacher.patches: {weights.name} has no map of patch logits to learn from. Set teacher.patches=0, or "
+                "take a teacher with a map."
+            )
 
     def loss(self, model: torch.nn.Module, views: Tensor, targets: Tensor) -> Tensor:
         """The loss of one batch, with its gradient.
@@ -74,7 +77,8 @@ class Teacher:
         if wanted.shape != places.shape:
             raise TrainingError(
                 f"teacher.patches: {self.plan.weights} has a map of {tuple(wanted.shape[1:])} places where the "
-                f"network that learns has {tuple(places.shape[1:])}."
+                f"network that learns has {tuple(places.shape[1:])}. Set teacher.patches=0, or give both the same "
+                "views (data.size_px, data.whole_px)."
             )
         entropy = functional.binary_cross_entropy_with_logits(learned.float(), mixed)
         return entropy + self.plan.patches * functional.mse_loss(places.float(), wanted)

@@ -212,9 +212,13 @@ def test_thresholds_rest_on_the_parts_that_runs_held_back(at_home: Path, mai: Ma
         ((*TRAIN, "--set", "run.epochs=0"), 2, "epochs takes at least 1, not 0"),
         ((*TRAIN, "--set", "architecture=pixel"), 2, "The recipe is for 'pixel'"),
         ((*TRAIN, "--set", "run.precision=bf16"), 1, "only emulates"),
-        (("export", "resnet", ".", "--data", "set"), 1, "There is no checkpoint best.pt"),
+        (
+            ("export", "resnet", ".", "--data", "set"),
+            1,
+            "There is no checkpoint best.pt: '.' is no run of mai train",
+        ),
         (("eval", "resnet_v9_9", "--data", "set"), 2, "no weights named 'resnet_v9_9'"),
-        (("eval", ".", "--data", "set"), 1, "cannot be read as weights"),
+        (("eval", ".", "--data", "set"), 1, "'.' holds no weights: it has no config.json"),
     ],
 )
 def test_wrong_use_is_told(at_home: Path, mai: Mai, words: tuple[str, ...], code: int, sentence: str) -> None:
@@ -257,3 +261,17 @@ def test_an_export_that_fails_leaves_no_weights(at_home: Path, mai: Mai) -> None
     assert "half has no rows in split 'calibration'" in failed.err
     assert not (at_home / "failed").exists()
     assert not list(at_home.glob(".failed*"))
+
+
+def test_a_run_that_cannot_be_exported_says_what_can(at_home: Path, mai: Mai) -> None:
+    if not (at_home / "runs/resnet/last.pt").exists():
+        pytest.skip("the road before this test did not end")
+    foreign = mai("export", "pixel", "runs/resnet", "--data", "set", "--output", "foreign")
+    assert foreign.code == 1
+    assert "holds a run of 'resnet', not of 'pixel'. Run: mai export resnet runs/resnet" in foreign.err
+    early = at_home / "early"
+    early.mkdir()
+    (early / "last.pt").write_bytes((at_home / "runs/resnet/last.pt").read_bytes())
+    ran = mai("export", "resnet", "early", "--data", "set", "--output", "early/weights")
+    assert ran.code == 1
+    assert "There is no checkpoint early/best.pt; early holds last.pt. Take one of them" in ran.err
