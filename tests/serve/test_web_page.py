@@ -17,6 +17,7 @@ from running_service import Running, browser_path, picture, serving
 
 from mai.report import schema
 from mai.serve import keys
+from mai.weights import load
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe_module = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
@@ -288,6 +289,25 @@ def test_text_of_strangers_is_text(page: Any) -> None:
     expect(card.locator(".name")).to_have_text(f"{evil}\\u202egnp.png")
     expect(card.locator(".panel")).to_contain_text(f'Prompt: "{evil}"')
     assert page.locator("img[src=x]").count() == 0
+
+
+def test_all_measured_errors_are_told(page: Any, weights: Path) -> None:
+    """Also of synthetic pictures that get another answer than 'likely AI-generated', which the report has too."""
+    table = load(weights).table
+    (point,) = [p for p in table.synthetic if p.rate == load(weights).fpr]
+    assert point.n_caught is not None
+    n_missed = f"{table.n_synthetic - point.n_caught:,}", f"{table.n_synthetic:,}"
+    put(page, ("a.png", red(255)))
+    card = settled(page, 1)
+    errors = card.locator(".part", has_text="How often it errs")
+    expect(errors.locator("dt")).to_have_text(
+        [
+            "Authentic pictures flagged",
+            "AI-generated pictures called 'no sign of AI'",
+            "AI-generated pictures not flagged",
+        ]
+    )
+    expect(errors.locator("dd").last).to_contain_text("{} of {} measured (".format(*n_missed))
 
 
 def test_paste_reload_and_language(page: Any) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mai.detectors import base
-from mai.report import layers, words
+from mai.report import explanation, layers, words
 from mai.serve import site
 
 TEXTS = site.languages()
@@ -37,6 +37,9 @@ def test_english_is_what_reports_say() -> None:
         assert english[f"looks.{name}"] == layers.looks_at(name)
     for kind, text in layers.DECLARES.items():
         assert english[f"finding.{kind}"] == text
+    report = Path(explanation.__file__).read_text("utf-8")
+    for key in ("errors", "errors_flagged", "errors_missed", "errors_not_flagged"):
+        assert f'"{english[key]}"' in report
 
 
 def test_german_knows_every_explanation() -> None:

@@ -104,8 +104,10 @@ function errors(found) {
   const row = (name, rate) => [name, t("errors_row", {
     n_errors: integer(rate.n_errors), n: integer(rate.n), low: percent(rate.interval_95[0]), high: percent(rate.interval_95[1]),
   })];
+  const rows = [row(t("errors_flagged"), point.false_positive), row(t("errors_missed"), point.false_negative)];
+  if (point.missed) rows.push(row(t("errors_not_flagged"), point.missed));
   return part(t("errors"),
-    list([row(t("errors_flagged"), point.false_positive), row(t("errors_missed"), point.false_negative)]),
+    list(rows),
     el("p", { class: "soft small" }, t("measured_on", { data: visible(point.calibration_data) })));
 }
 
