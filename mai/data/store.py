@@ -84,19 +84,26 @@ def cache_folder() -> Path:
     return Path(base).expanduser() / "mai"
 
 
-def decode_row(row: Row) -> Pixels:
+def decode_row(row: Row, least_px: int | None = None) -> Pixels:
     """Decode one row to uint8 RGB (H, W, 3).
+
+    Args:
+        row: which.
+        least_px: short side at which a JPEG file may be decoded, see ViewPlan.least_px; None: at its own.
 
     Raises:
         ImageError: the file cannot be decoded.
     """
-    from mai.images.decode import Limits, decode, read
+    from mai.images.decode import Limits, decode, decode_reduced, read, reduction
     from mai.images.find import Found
 
     limits = Limits()
     data = row.data  # read once: it may lie in a table
     found = Found(path=row.file, file=None if data is not None else Path(row.file), data=data, named=True)
-    pixels = decode(read(found, limits), limits).pixels
+    image = read(found, limits)
+    if least_px and (n := reduction(image, least_px)) > 1:
+        return decode_reduced(image, limits, n).reduced[n]
+    pixels = decode(image, limits).pixels
     assert pixels is not None  # decode's promise
     return pixels
 

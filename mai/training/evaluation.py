@@ -110,8 +110,9 @@ def score_rows(
     """
     pictures: dict[str, Picture] = {}
     broken: dict[str, str] = {}
+    least_px = plan.least_px if protocol == "native" else None  # as `mai scan` reads files
     waiting: list[tuple[list[float], Pixels]] = []
-    for number, (row, pixels) in enumerate(decoded(rows, broken)):
+    for number, (row, pixels) in enumerate(decoded(rows, broken, least_px)):
         picture = pictures.setdefault(
             row.image,
             Picture(row.image, row.label, row.source or row.image, row.generator or "", row.content or ""),
@@ -131,13 +132,21 @@ def score_rows(
     return Scored(kept, broken)
 
 
-def decoded(rows: Sequence[Row], broken: dict[str, str]) -> Iterator[tuple[Row, Pixels]]:
-    """Rows with their pixels; a file that cannot be read goes into `broken` (file -> sentence)."""
+def decoded(
+    rows: Sequence[Row], broken: dict[str, str], least_px: int | None = None
+) -> Iterator[tuple[Row, Pixels]]:
+    """Rows with their pixels; a file that cannot be read goes into `broken` (file -> sentence).
+
+    Args:
+        rows: which.
+        broken: is added to.
+        least_px: see ViewPlan; of files that are no crops.
+    """
     from mai.data.store import decode_row
 
     for row in rows:
         try:
-            yield row, decode_row(row)
+            yield row, decode_row(row, None if row.view == "crop" else least_px)
         except ImageError as error:
             broken[row.file] = str(error)
 

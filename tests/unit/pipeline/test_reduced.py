@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image as Pil
 
+from mai.data.labelled import Row
 from mai.detectors.base import DetectorSettings, least_px, load
 from mai.images.decode import from_bytes
 from mai.images.views import ViewPlan
 from mai.pipeline import Scanner
 from mai.scanning.explain import explain
+from mai.training.evaluation import score_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -86,3 +89,14 @@ def test_a_picture_is_not_too_small_because_it_was_decoded_smaller() -> None:
     plan = ViewPlan(64, 1, 1.0, 0, 64, 1.0, min_side_px=500)
     assert plan.least_px == 500
     assert ViewPlan(64, 1, 0.5, 0, 64, 1.0).least_px == 192
+
+
+def test_evaluation_and_calibration_read_files_as_a_scan_does(tmp_path: Path) -> None:
+    file = tmp_path / "photo.jpg"
+    file.write_bytes(photograph(85))
+    detector: Any = load("pixel", DetectorSettings())
+    rows = [Row(file=str(file), label=0, image="photo", source="s")]
+    (found,) = score_rows(rows, detector.session.logits, detector.plan, "native", quiet=True).logits(
+        detector.plan
+    )
+    assert found == pytest.approx(Scanner("pixel").scan(file).evidence[0].logit, abs=1e-5)
