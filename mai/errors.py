@@ -17,6 +17,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import shlex
+import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -48,16 +51,40 @@ class UnknownNameError(UsageError):
             f"There {be} no {kind} named '{name}'.{hint} Known: {', '.join(self.known) or 'none'}."
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (UnknownNameError, (self.kind, self.name, self.known))
+
+
+def pip() -> str:
+    """How pip is called for the Python that runs this: in a virtual environment by its own name.
+
+    The shell's `pip` may be that of the system, where an environment is used without being activated.
+    """
+    if sys.prefix == sys.base_prefix or not sys.executable:
+        return "pip"
+    own = shlex.quote(sys.executable) if os.name == "posix" else f'"{sys.executable}"'
+    return f"{own} -m pip"
+
 
 class MissingExtraError(MaiError):
-    """A package that an extra brings is not installed."""
+    """A package that an extra brings is not installed.
+
+    Attributes:
+        package: what is missing.
+        extra: what brings it.
+        plain: the sentence without a path of this machine, for rows that go elsewhere.
+    """
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         self.package, self.extra = package, extra
-        super().__init__(
-            f"{purpose} needs the package '{package}', which is not installed. "
-            f"Run: pip install 'mai-identifier[{extra}]'"
-        )
+        told = f"{purpose} needs the package '{package}', which is not installed. Run: "
+        install = f"install 'mai-identifier[{extra}]'"
+        self.plain = f"{told}pip {install}"
+        super().__init__(f"{told}{pip()} {install}")
+        self._made_of = (package, extra, purpose)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (MissingExtraError, self._made_of)
 
 
 class ImageError(MaiError):

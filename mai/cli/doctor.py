@@ -122,6 +122,8 @@ def packages() -> list[dict[str, Any]]:
     import re
     from importlib import metadata
 
+    from mai.errors import pip
+
     def version(package: str) -> str | None:
         try:
             return metadata.version(package)
@@ -131,7 +133,7 @@ def packages() -> list[dict[str, Any]]:
     findings = []
     for package in PLAIN:
         found = version(package)
-        told = found or f"missing. Run: pip install {package}"
+        told = found or f"missing. Run: {pip()} install {package}"
         findings.append(_finding(package, found is not None, told))
     try:
         required = metadata.requires("mai-identifier") or []
@@ -152,7 +154,7 @@ def packages() -> list[dict[str, Any]]:
         extra = min(
             (name for name in extras if package in extras[name]), key=lambda name: (len(extras[name]), name)
         )
-        told = found or f"not installed; brought by: pip install 'mai-identifier[{extra}]'"
+        told = found or f"not installed; brought by: {pip()} install 'mai-identifier[{extra}]'"
         findings.append(_finding(package, True if found else None, told))
     return findings
 
@@ -163,6 +165,8 @@ def formats() -> list[dict[str, Any]]:
 
     from PIL import features
 
+    from mai.errors import pip
+
     findings = []
     for name, feature in FORMATS.items():
         has = bool(features.check(feature))
@@ -172,7 +176,7 @@ def formats() -> list[dict[str, Any]]:
         _finding("ICC colour", colour, "read" if colour else "Pillow was built without littlecms2")
     )
     heif = importlib.util.find_spec("pillow_heif") is not None
-    told = "read" if heif else "needs: pip install 'mai-identifier[heif]'"
+    told = "read" if heif else f"needs: {pip()} install 'mai-identifier[heif]'"
     findings.append(_finding("HEIC", True if heif else None, told))
     return findings
 

@@ -46,7 +46,7 @@ def members(shard: Shard, max_bytes: int, places: bool) -> Iterator[Member]:
                     yield member
                     n_rows += 1
     except MissingExtraError as error:
-        yield Member(None, None, ImageError("unsupported", str(error)))
+        yield Member(None, None, ImageError("unsupported", error.plain))
     except ImageError as error:
         yield Member(None, None, error)
     except (OSError, EOFError, ValueError, KeyError, IndexError, MemoryError, NotImplementedError) as error:

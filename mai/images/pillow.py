@@ -143,7 +143,7 @@ def translated(kind: str, data: bytes, stage: str) -> Iterator[None]:
     except ImageError:
         raise
     except MissingExtraError as error:
-        raise ImageError("unsupported", str(error)) from error
+        raise ImageError("unsupported", error.plain) from error
     except Pil.DecompressionBombError as error:
         raise ImageError("too_large", f"Pillow refuses a {kind} of that many pixels.") from error
     except MemoryError as error:

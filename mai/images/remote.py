@@ -217,14 +217,14 @@ def _system(url: str) -> tuple[Any, str]:
     try:
         system = _systems(scheme(url) or "file")
     except MissingExtraError as error:
-        raise ImageError("unsupported", str(error)) from error
+        raise ImageError("unsupported", error.plain) from error
     except ValueError as error:
         raise ImageError(
             "unsupported", f"Addresses that begin with {scheme(url)}:// are not known."
         ) from error
     except ImportError as error:
         told = MissingExtraError(str(error.name or error), "scale", f"Reading {scheme(url)}://")
-        raise ImageError("unsupported", str(told)) from error
+        raise ImageError("unsupported", told.plain) from error
     return system, system._strip_protocol(url)
 
 
