@@ -156,26 +156,39 @@ def _why_not(image: Image) -> str | None:
 
 
 def jpeg_quality(data: bytes) -> int | None:
-    """The quality, 1..100, that a JPEG's first table of divisors stands for; None of another format, or none stated.
+    """The quality, 1..100, that a JPEG's table 0 of divisors stands for; None of another format, or none stated.
 
-    By the mean of the divisors, of which libjpeg's quality is a scale; cameras' own tables get the nearest.
+    By the mean of the divisors, of which libjpeg's quality is a scale; cameras' own tables get the nearest. Table 0 is
+    the one of luminance by every writer's habit; of several of that number before the picture the last one counts.
     """
     if data[:3] != b"\xff\xd8\xff":
         return None
-    at = 2
+    at, found = 2, None
     for _ in range(64):
         if at + 4 > len(data) or data[at] != 0xFF or data[at + 1] in (0xDA, 0xD9):
-            return None
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
+            break
+        length = max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
         if data[at + 1] == 0xDB:
-            width = 2 if at + 4 < len(data) and data[at + 4] >> 4 else 1  # bytes of a divisor
-            table = np.frombuffer(data[at + 5 : at + 5 + 64 * width], ">u2" if width == 2 else np.uint8)
-            if len(table) < 64:
-                return None
-            scale = 100 * float(table.mean()) / MEAN_LUMINANCE  # percent of the standard table
-            return max(1, min(100, round((200 - scale) / 2 if scale <= 100 else 5000 / scale)))
-        at += 2 + max(length, 2)
-    return None
+            found = _mean_of_table_0(data[at + 4 : at + 2 + length]) or found
+        at += 2 + length
+    if not found:
+        return None
+    scale = 100 * found / MEAN_LUMINANCE  # percent of the standard table
+    return max(1, min(100, round((200 - scale) / 2 if scale <= 100 else 5000 / scale)))
+
+
+def _mean_of_table_0(segment: bytes) -> float | None:
+    """Mean divisor of table 0 in a DQT segment (ITU-T T.81, B.2.4.1); None if it holds only others."""
+    at, mean = 0, None
+    while at < len(segment):
+        width = 2 if segment[at] >> 4 else 1  # bytes of a divisor
+        divisors = segment[at + 1 : at + 1 + 64 * width]
+        if len(divisors) < 64 * width:
+            break
+        if segment[at] & 15 == 0:
+            mean = float(np.frombuffer(divisors, ">u2" if width == 2 else np.uint8).mean())
+        at += 1 + 64 * width
+    return mean
 
 
 _NOTHING: dict[str, Any] = {"declares": None, "reason": None}

@@ -46,6 +46,9 @@ def test_the_quality_of_a_jpeg_and_where_nothing_is_looked_for(quality: int) -> 
     (evidence,) = load("watermark", DetectorSettings()).look([Image("x", info, data, picture)])
     assert (evidence.status == "skipped") == (quality <= watermark.MAX_LOST_QUALITY)
     assert watermark.jpeg_quality(data[:4]) is None
+    unused = b"\xff\xdb\x00\x43\x03" + bytes([99]) * 64  # a table that no channel uses
+    for table in (unused, b"\xff\xdb\x00\x03\x00", b"\xff\xdb\x00\x02"):
+        assert watermark.jpeg_quality(data[:2] + table + data[2:]) == told
     assert watermark.jpeg_quality(b"\x89PNG" + data) is None
 
 
