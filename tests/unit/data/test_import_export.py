@@ -90,8 +90,8 @@ def test_what_cannot_be_trained_on_is_told(scanned: Path, mai: Mai) -> None:
     )
     ran = mai("data", "import", "scan.jsonl", "--corrections", "c.csv", "-o", "a.csv")
     assert ran.code == 0, ran.err
-    assert "1 files, it was changed since the scan; the first is set/train/fake/0.png" in ran.err
-    assert "1 files, it is no file of its own (inside an archive or a table), or it is gone" in ran.err
+    assert "1 file, it was changed since the scan; the first is set/train/fake/0.png" in ran.err
+    assert "1 file, it is no file of its own (inside an archive or a table), or it is gone" in ran.err
     assert "1 synthetic, 1 authentic" in ran.out
 
 
