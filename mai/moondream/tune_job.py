@@ -10,8 +10,7 @@ from mai.config import to_dict
 from mai.errors import TrainingError
 from mai.moondream.recipe import TuneRecipe
 from mai.moondream.student import Student
-from mai.training import checkpoint
-from mai.training.resume import changes
+from mai.training.resume import LAST, changes, last_checkpoint
 
 if TYPE_CHECKING:
     from mai.data.sources import LabelledSet
@@ -56,14 +55,10 @@ def previous(job: TuneJob, resume: bool) -> dict[str, Any] | None:
     Raises:
         TrainingError: the folder holds a run and `resume` is not set, or one of another set, recipe or base.
     """
-    last = job.output / "last.pt"
-    if not last.exists():
+    last = job.output / LAST
+    state = last_checkpoint(job.output, resume)
+    if state is None:
         return None
-    if not resume:
-        raise TrainingError(
-            f"{job.output} holds a run already. Add --resume to go on, or choose another --output."
-        )
-    state = checkpoint.load(last)
     if state["fingerprint"] != job.labelled.fingerprint:
         raise TrainingError(f"{last} was trained on another set; use the same --data.")
     if state["base"]["fingerprint"] != job.facts["fingerprint"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mai.config import to_dict
@@ -24,20 +25,35 @@ _DEFAULTS = {"teacher": to_dict(TeacherPlan())}
 """Tables that older checkpoints lack."""
 
 
+LAST = "last.pt"
+
+
+def last_checkpoint(output: Path, resume: bool) -> dict[str, Any] | None:
+    """What a run's folder holds to go on from; None where the run is new.
+
+    Raises:
+        TrainingError: the folder holds a run and `resume` is not set, or its checkpoint cannot be read.
+    """
+    last = output / LAST
+    if not last.exists():
+        return None
+    if not resume:
+        raise TrainingError(
+            f"{output} holds a run already. Add --resume to go on, or choose another --output."
+        )
+    return checkpoint.load(last)
+
+
 def previous(job: Job, resume: bool) -> dict[str, Any] | None:
     """The checkpoint to go on from; None where the run is new.
 
     Raises:
         TrainingError: the folder holds a run and `resume` is not set, or one of another set or recipe.
     """
-    last = job.output / "last.pt"
-    if not last.exists():
+    last = job.output / LAST
+    state = last_checkpoint(job.output, resume)
+    if state is None:
         return None
-    if not resume:
-        raise TrainingError(
-            f"{job.output} holds a run already. Add --resume to go on, or choose another --output."
-        )
-    state = checkpoint.load(last)
     if state["fingerprint"] != job.fingerprint:
         raise TrainingError(
             f"{last} was trained on another set ({state['fingerprint'][:12]}); use the same --data."
