@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib", reason="the benchmark's plots need the extra 'bench'")
 
 from mai.bench.page import _generator_map, _sweep_plots
 
